@@ -1,0 +1,1 @@
+"""Freshrank's stages. Nothing in here knows Airflow."""

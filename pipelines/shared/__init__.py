@@ -1,0 +1,1 @@
+"""What every stage speaks: columns, intervals, settings, errors, the lake and the ledger."""

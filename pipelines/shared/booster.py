@@ -1,0 +1,79 @@
+"""Reading and scoring LightGBM models: the one place outside training that knows LightGBM."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipelines.shared.errors import FeatureMismatch
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What travels with a model text, as JSON beside it."""
+
+    features: tuple[str, ...]
+    categorical: tuple[str, ...]
+    vocabulary: dict[str, dict[str, int]]
+    """Categorical feature → value → integer code, as known when the model was trained."""
+    strategy: str
+    parent: int | None
+    trained_through: str
+    interval_start: str
+    interval_end: str
+    trees: int
+    groups: int
+    params: dict[str, Any]
+    learning_curve: tuple[float, ...] = ()
+    """NDCG@10 on the training groups kept for early stopping, a value a round."""
+
+
+def save(folder: Path, name: str, text: str, card: ModelCard) -> None:
+    """Write `<name>.txt` and `<name>.json`, each whole or not at all, the text first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix, content in (("txt", text), ("json", json.dumps(asdict(card), sort_keys=True))):
+        part = folder / f".{name}.{suffix}.part"
+        part.write_text(content, encoding="utf-8")
+        part.replace(folder / f"{name}.{suffix}")
+
+
+def card(path: Path) -> ModelCard:
+    """The card of a model text."""
+    fields = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    for name in ("features", "categorical", "learning_curve"):
+        fields[name] = tuple(fields[name])
+    return ModelCard(**fields)
+
+
+def score(path: Path, rows: pa.Table, threads: int) -> npt.NDArray[np.float64]:
+    """Score candidates.
+
+    Args:
+        path: the model text.
+        rows: n candidates with every feature of the model's card, in any column order.
+
+    Returns:
+        float64 array of n scores; higher ranks first.
+
+    Raises:
+        FeatureMismatch: `rows` lacks a feature of the model.
+    """
+    import lightgbm as lgb
+
+    wanted = list(card(path).features)
+    if missing := [name for name in wanted if name not in rows.column_names]:
+        raise FeatureMismatch(
+            f"model {path.name} wants features that the data lacks: {', '.join(missing)}; "
+            "rebuild the interval's features, or let the next run train a first model"
+        )
+    if rows.num_rows == 0:
+        return np.empty(0)
+    booster = lgb.Booster(model_file=str(path))
+    scores = booster.predict(rows.select(wanted).combine_chunks(), num_threads=threads)
+    return np.asarray(scores, dtype=np.float64)

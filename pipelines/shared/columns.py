@@ -1,0 +1,45 @@
+"""Names of columns and lake tables, in one place.
+
+Tables of the lake, all partitioned by `interval_start`:
+
+| name | grain | content |
+|---|---|---|
+| `changes/<table>` | change | the row, `_op`, `_committed_at`, `_position`, `_transaction` |
+| `valid/<table>` | change | the same, sound rows only |
+| `quarantine/<table>` | change | the same and `_reasons` |
+| `state/events` | event version | normalised events, the last version of a key stands |
+| `state/items`, `state/periods` | item, item-period | current rows at the interval's end |
+| `state/vocabulary` | kind × value | append-only integer codes |
+| `groups/<surface>` | group × item | features and `label`, sorted by group and item |
+| `group_index/<surface>` | group | time, maturity, holdout, ideal DCG, candidate recall |
+| `serving/<surface>` | shopper × item | features of every shopper at the interval's end |
+| `scores/<surface>` | group × model | NDCG@10, MRR, recall@10 |
+"""
+
+from typing import Final
+
+INTERVAL: Final = "interval_start"
+
+OP: Final = "_op"
+COMMITTED_AT: Final = "_committed_at"
+POSITION: Final = "_position"
+TRANSACTION: Final = "_transaction"
+REASONS: Final = "_reasons"
+CHANGE_COLUMNS: Final = (OP, COMMITTED_AT, POSITION, TRANSACTION)
+
+INSERT: Final = "insert"
+UPDATE: Final = "update"
+DELETE: Final = "delete"
+
+GROUP: Final = "group_id"
+SHOPPER: Final = "shopper_id"
+ITEM: Final = "item_id"
+LABEL: Final = "label"
+
+GROUP_TIME: Final = "group_time"
+MATURE_AT: Final = "mature_at"
+MEMORY: Final = "memory_holdout"
+RELEVANT: Final = "n_relevant"
+FOUND: Final = "n_found"
+CANDIDATES: Final = "n_candidates"
+IDEAL_DCG: Final = "ideal_dcg_at_10"

@@ -1,0 +1,57 @@
+"""Errors whose type says whether a retry helps and whose message says what to do."""
+
+
+class FreshrankError(Exception):
+    """Base of every error that Freshrank raises on purpose."""
+
+
+class TransientError(FreshrankError):
+    """The same call may succeed later: a server was away, a connection was cut."""
+
+
+class PermanentError(FreshrankError):
+    """The same call will fail again until a person changes something."""
+
+
+class DeclarationError(PermanentError):
+    """A shop's declaration is wrong; the message names the file, the path and what is accepted."""
+
+
+class SettingsError(PermanentError):
+    """A setting is missing or wrong."""
+
+
+class IntervalError(PermanentError):
+    """An interval is reversed, misaligned or in the future."""
+
+
+class SchemaDrift(PermanentError):
+    """A source table no longer looks as the shop declares it."""
+
+
+class SourceUnavailable(TransientError):
+    """A shop's database cannot be reached."""
+
+
+class CaptureMissing(PermanentError):
+    """Change capture is not installed on a declared table."""
+
+
+class CorruptPartition(PermanentError):
+    """A stored partition is damaged or does not match its manifest."""
+
+
+class LedgerUnavailable(TransientError):
+    """The ledger's database cannot be reached."""
+
+
+class TrackingUnavailable(TransientError):
+    """The MLflow server cannot be reached."""
+
+
+class AccountingError(PermanentError):
+    """extracted = valid + quarantined + duplicates does not hold."""
+
+
+class FeatureMismatch(PermanentError):
+    """A model and the data it is to score or learn from have different features."""

@@ -1,0 +1,61 @@
+"""What every stage is given: the settings, the shop and the interval of one run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+
+from pipelines.shared.declaration import Shop, load_shop
+from pipelines.shared.intervals import Interval, require_past
+from pipelines.shared.lake import Lake
+from pipelines.shared.ledger import Ledger
+from pipelines.shared.settings import Settings
+
+
+@dataclass(frozen=True)
+class Run:
+    """One interval of one shop.
+
+    `interval` may span several steps of the shop's grid: extraction, validation and features
+    work step by step, training and the decision once for the whole.
+    """
+
+    settings: Settings
+    shop: Shop
+    interval: Interval
+
+    @classmethod
+    def of(cls, settings: Settings, shop: str, interval: Interval) -> Run:
+        """Load the shop and check the interval.
+
+        Raises:
+            DeclarationError: the shop is unknown or wrongly declared.
+            IntervalError: the interval is misaligned or has not ended.
+        """
+        declared = load_shop(shop, settings.shops)
+        tuple(declared.grid.steps(interval))
+        require_past(interval, datetime.now(UTC))
+        return cls(settings, declared, interval)
+
+    @cached_property
+    def steps(self) -> tuple[Interval, ...]:
+        """The grid's steps inside the interval, oldest first."""
+        return tuple(self.shop.grid.steps(self.interval))
+
+    @cached_property
+    def lake(self) -> Lake:
+        """The shop's lake."""
+        return Lake(self.settings.lake, self.shop.shop)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The shop's ledger."""
+        return Ledger(
+            self.settings.ledger_url.get_secret_value(), self.shop.shop, self.shop.surface.name
+        )
+
+    @property
+    def source_url(self) -> str:
+        """The URL of the shop's database."""
+        return self.settings.connection(self.shop.source.connection)

@@ -1,0 +1,71 @@
+"""Settings of an installation: read once, at the edge, from the environment or Airflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pipelines.shared.errors import SettingsError
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+class Settings(BaseSettings):
+    """Where things are. Every field is `FRESHRANK_<NAME>` in the environment.
+
+    Raises:
+        pydantic.ValidationError: a value is missing or of the wrong type; use `load_settings`
+            for an error that says what to do.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="FRESHRANK_", env_nested_delimiter="__", frozen=True, extra="ignore"
+    )
+
+    lake: str
+    """Root of the lake: a folder, or an object-store URL that delta-rs reads."""
+    ledger_url: SecretStr
+    """SQLAlchemy URL of the ledger."""
+    mlflow_uri: str
+    connections: dict[str, SecretStr] = Field(default_factory=dict)
+    """Connection name → SQLAlchemy URL of a shop's database."""
+    shop: str = "completejourney"
+    shops: Path = PROJECT / "shops"
+    expectations: Path = PROJECT / "expectations"
+    pseudonym_key: SecretStr | None = None
+    """Key of the hash that replaces personal values."""
+    threads: int = Field(default=2, ge=1)
+    memory_limit: str = "4GB"
+    """What DuckDB may hold in memory before it spills to disk."""
+
+    def connection(self, name: str) -> str:
+        """The URL of a shop's database.
+
+        Raises:
+            SettingsError: no such connection is set.
+        """
+        try:
+            return self.connections[name.lower()].get_secret_value()
+        except KeyError:
+            raise SettingsError(
+                f"no connection {name!r}: set FRESHRANK_CONNECTIONS__{name.upper()} to its "
+                f"SQLAlchemy URL, or make the Airflow connection `freshrank_{name.lower()}`"
+            ) from None
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the settings from the environment; `overrides` win.
+
+    Raises:
+        SettingsError: a setting is missing or wrong; names its variable.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        faults = "; ".join(
+            f"FRESHRANK_{'__'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}"
+            for fault in error.errors(include_url=False, include_input=False)
+        )
+        raise SettingsError(f"{faults}. See .env.example; `make up` writes a working set") from None

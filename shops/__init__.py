@@ -1,0 +1,1 @@
+"""The shops that Freshrank knows: one folder each, a declaration and, if bundled, its loader."""
