@@ -21,12 +21,20 @@ def draw(salt: str, *columns: Any) -> npt.NDArray[np.float64]:
     Returns:
         float64 array, one draw a row; the same on every machine and run.
     """
-    key = hashlib.sha256(salt.encode()).hexdigest()[:16]
     frame = pd.DataFrame(
         {str(place): pd.Series(_plain(column)) for place, column in enumerate(columns)}
     )
-    codes = pd.util.hash_pandas_object(frame, index=False, hash_key=key, categorize=True)
-    return (codes.to_numpy(dtype=np.uint64) >> np.uint64(11)).astype(np.float64) / float(1 << 53)
+    codes = pd.util.hash_pandas_object(frame, index=False, categorize=True).to_numpy(np.uint64)
+    salted = codes ^ np.uint64(int.from_bytes(hashlib.sha256(salt.encode()).digest()[:8], "little"))
+    return (_mix(salted) >> np.uint64(11)).astype(np.float64) / float(1 << 53)
+
+
+def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """SplitMix64's finaliser (Steele, Lea and Flood 2014): every bit depends on every other."""
+    with np.errstate(over="ignore"):
+        values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
 
 
 def _plain(column: Any) -> Any:

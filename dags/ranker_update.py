@@ -1,0 +1,95 @@
+"""The ranker learns what changed in one interval, and is promoted or turned away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pendulum
+from airflow.sdk import CronDataIntervalTimetable, Param, dag, task, task_group
+from freshrank_airflow import RANKING, RETRIES, OpenInterval, PromoteOrReject, current_run, named
+
+DOCS = """
+**extract** what changed → **validate**, unsound rows aside → **features** from state + delta →
+**train** two challengers on what the champion has not seen → **evaluate** them against it →
+**promote** or **reject**, with reasons. A rerun of any task is the same run.
+
+- *Schedule*: every week. *Trigger*: give `start` and `end` (Mondays), or neither.
+- *Backfill*: `airflow backfill create --dag-id ranker_update --from-date … --to-date …`
+- A red task says in its log's last line what to do; then clear it.
+"""
+
+
+@dag(
+    schedule=CronDataIntervalTimetable("0 0 * * 1", timezone="UTC"),
+    start_date=pendulum.datetime(2017, 1, 2, tz="UTC"),
+    catchup=False,
+    max_active_runs=16,
+    default_args=RETRIES,
+    params={
+        "start": Param(None, type=["null", "string"], format="date", title="Interval start"),
+        "end": Param(None, type=["null", "string"], format="date", title="Interval end"),
+        "shop": Param(None, type=["null", "string"], title="Shop (empty: the installation's)"),
+    },
+    tags=["freshrank"],
+    doc_md=DOCS,
+)
+def ranker_update() -> None:
+    """One interval a run."""
+
+    @task
+    def extract(table: str) -> dict[str, Any]:
+        from pipelines import extract
+
+        return extract.run(current_run(), table).as_dict()
+
+    @task
+    def validate(extracted: dict[str, Any]) -> dict[str, Any]:
+        from pipelines import validate
+
+        return validate.run(current_run(), extracted["table"]).as_dict()
+
+    @task_group
+    def ingest(table: str) -> None:
+        validate(extract(table))  # type: ignore[arg-type]
+
+    @task(pool="ranker")
+    def features() -> dict[str, Any]:
+        from pipelines import features
+
+        return features.run(current_run()).as_dict()
+
+    @task(pool="ranker")
+    def train() -> dict[str, Any]:
+        from pipelines import train
+
+        return train.run(current_run()).as_dict()
+
+    @task(pool="ranker")
+    def evaluate() -> dict[str, Any]:
+        from pipelines import evaluate
+
+        return evaluate.run(current_run()).as_dict()
+
+    @task(pool="ranker", outlets=[RANKING])
+    def promote(*, outlet_events: Any) -> dict[str, Any]:
+        from pipelines import promote
+
+        outlet_events[RANKING].extra = named(run := current_run())
+        return promote.promote(run).as_dict()
+
+    @task(pool="ranker", outlets=[RANKING])
+    def reject(*, outlet_events: Any) -> dict[str, Any]:
+        from pipelines import promote
+
+        outlet_events[RANKING].extra = named(run := current_run())
+        return promote.reject(run).as_dict()
+
+    tables = OpenInterval(task_id="open_interval")
+    evaluation = evaluate()
+    decide = PromoteOrReject(task_id="decide", evaluation=evaluation, pool="ranker")
+
+    tables >> ingest.expand(table=tables.output) >> features() >> train() >> evaluation
+    evaluation >> decide >> [promote(), reject()]  # type: ignore[call-arg]
+
+
+ranker_update()

@@ -1,0 +1,16 @@
+"""The Airflow side of Freshrank: settings, intervals, turns, the branch and the retries."""
+
+from freshrank_airflow.branch import PromoteOrReject
+from freshrank_airflow.opening import OpenInterval
+from freshrank_airflow.retries import RETRIES
+from freshrank_airflow.runs import RANKING, current_run, named, newest
+
+__all__ = [
+    "RANKING",
+    "RETRIES",
+    "OpenInterval",
+    "PromoteOrReject",
+    "current_run",
+    "named",
+    "newest",
+]

@@ -1,0 +1,69 @@
+"""From an Airflow run to the interval and the shop it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from airflow.sdk import Asset, get_current_context
+
+from freshrank_airflow.settings import settings_for
+from pipelines.shared.errors import IntervalError
+from pipelines.shared.intervals import Interval
+from pipelines.shared.run import Run
+
+RANKING = Asset("freshrank://ranking")
+"""What shoppers should be shown has changed: a new champion, or a new state of the shop."""
+
+
+def interval_of(context: Mapping[str, Any]) -> Interval:
+    """The interval of a run: its `start` and `end` params, else its data interval.
+
+    Raises:
+        IntervalError: there is neither, or only one of the two params was given.
+    """
+    start, end = (context["params"].get(name) for name in ("start", "end"))
+    if start and end:
+        return Interval.of(start, end)
+    if start or end:
+        raise IntervalError("give both `start` and `end`, or neither")
+    found = (context.get("data_interval_start"), context.get("data_interval_end"))
+    if found[0] is None or found[1] is None or found[0] == found[1]:
+        raise IntervalError(
+            "this run has no data interval; trigger it with the params `start` and `end`, "
+            'e.g. --conf \'{"start": "2017-01-02", "end": "2017-01-09"}\''
+        )
+    return Interval.of(*found)
+
+
+def run_of(context: Mapping[str, Any]) -> Run:
+    """The `Run` that an Airflow run is about.
+
+    Raises:
+        FreshrankError: settings, shop or interval are wrong; the message says which.
+    """
+    shop = context["params"].get("shop")
+    settings = settings_for(shop)
+    return Run.of(settings, shop or settings.shop, interval_of(context))
+
+
+def current_run() -> Run:
+    """The `Run` of the task that calls this."""
+    return run_of(get_current_context())
+
+
+def named(run: Run) -> dict[str, str]:
+    """A run's shop and interval as an asset event carries them."""
+    return {
+        "shop": run.shop.shop,
+        "start": run.interval.start.isoformat(),
+        "end": run.interval.end.isoformat(),
+    }
+
+
+def newest(extras: Iterable[Mapping[str, str]]) -> Run | None:
+    """The run with the latest end among asset events, or None without events."""
+    last = max(extras, key=lambda extra: extra["end"], default=None)
+    if last is None:
+        return None
+    return Run.of(settings_for(last["shop"]), last["shop"], Interval.of(last["start"], last["end"]))

@@ -1,0 +1,75 @@
+"""A partition is replaced whole; a table keeps its types; damage is named."""
+
+import datetime as dt
+from decimal import Decimal
+
+import pyarrow as pa
+import pytest
+
+from pipelines.shared.errors import CorruptPartition
+from pipelines.shared.hashing import content_hash
+from pipelines.shared.intervals import Interval
+from pipelines.shared.lake import Lake
+
+WEEKS = [Interval.of(f"2017-01-{day:02d}", f"2017-01-{day + 7:02d}") for day in (2, 9, 16)]
+ROWS = pa.table(
+    {
+        "id": pa.array([1, 2, 3], pa.int64()),
+        "text": ["a", None, ""],
+        "paid": pa.array([Decimal("1.20"), None, Decimal("-0.01")], pa.decimal128(10, 2)),
+        "at": pa.array(
+            [dt.datetime(2017, 1, 2, 3, 4, 5, 6, dt.UTC)] * 3, pa.timestamp("us", "UTC")
+        ),
+    }
+)
+
+
+@pytest.fixture
+def lake(tmp_path):
+    return Lake(str(tmp_path), "shop")
+
+
+def test_replacing_a_partition_leaves_the_others(lake):
+    for week in WEEKS:
+        lake.replace("t", week, ROWS)
+    lake.replace("t", WEEKS[1], ROWS.slice(0, 1))
+    assert lake.read("t", [WEEKS[0]]).num_rows == 3
+    assert lake.read("t", [WEEKS[1]]).num_rows == 1
+    assert lake.intervals("t") == [week.key for week in WEEKS]
+
+
+def test_types_and_nulls_come_back_exactly(lake):
+    lake.replace("t", WEEKS[0], ROWS)
+    assert lake.read("t", columns=ROWS.column_names).equals(ROWS)
+
+
+def test_an_empty_partition_is_no_partition_but_a_table(lake):
+    lake.replace("t", WEEKS[0], ROWS.slice(0, 0))
+    assert lake.intervals("t") == []
+    assert lake.read("t", columns=ROWS.column_names).schema.equals(ROWS.schema)
+
+
+def test_a_table_never_written_is_a_key_error(lake):
+    with pytest.raises(KeyError, match="absent"):
+        lake.read("absent")
+
+
+def test_a_lost_file_is_named(lake, tmp_path):
+    lake.replace("t", WEEKS[0], ROWS)
+    next(tmp_path.rglob("*.parquet")).unlink()
+    with pytest.raises(CorruptPartition, match="shop/t"):
+        lake.read("t")
+
+
+def test_a_damaged_file_is_named(lake, tmp_path):
+    lake.replace("t", WEEKS[0], ROWS)
+    next(tmp_path.rglob("*.parquet")).write_bytes(b"no parquet at all")
+    with pytest.raises(CorruptPartition, match="damaged or missing"):
+        lake.read("t")
+
+
+def test_the_content_hash_sees_values_not_chunks():
+    chunked = pa.concat_tables([ROWS.slice(0, 1), ROWS.slice(1)])
+    assert content_hash(chunked) == content_hash(ROWS)
+    assert content_hash(ROWS.slice(0, 2)) != content_hash(ROWS)
+    assert content_hash(ROWS.slice(1, 1)) != content_hash(ROWS.slice(2, 1))
