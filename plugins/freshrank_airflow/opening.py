@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import BaseSensorOperator, PokeReturnValue
+from airflow.sdk import BaseSensorOperator, DagRunState, PokeReturnValue
 from airflow.sdk.exceptions import AirflowSkipException
-from airflow.sdk.types import DagRunState
 
 from freshrank_airflow.runs import run_of
 from pipelines.shared.intervals import require_past

@@ -16,9 +16,13 @@ CREATE MACRO delay(purpose, id, days) AS
           * 24 / getvariable('tick_hours'))::INTEGER;
 
 -- The shop's weeks begin on Monday at midnight where the shop is; the files' times are UTC.
-CREATE MACRO week_start(week) AS
-    timezone('America/New_York', TIMESTAMP '2016-12-26' + to_days(7 * (week::INTEGER - 1)))
-    ::TIMESTAMP;
+CREATE TABLE weeks AS
+SELECT week::BIGINT AS week, starts_at, lead(starts_at) OVER (ORDER BY week) AS ends_at
+FROM (
+    SELECT week, timezone('America/New_York', TIMESTAMP '2016-12-26' + to_days(7 * (week - 1)))
+                 ::TIMESTAMP AS starts_at
+    FROM (SELECT unnest(range(1, 56))::INTEGER AS week)
+);
 
 ---------------------------------------------------------------------------- shoppers, products
 CREATE TABLE households AS
@@ -28,13 +32,14 @@ FROM (SELECT DISTINCT household_id FROM transactions)
 LEFT JOIN demographics USING (household_id)
 WHERE dice('shopper', household_id) < getvariable('share');
 
--- Shelf prices: what the median line of a week paid for a piece, over all shoppers. Fuel, whose
--- quantity is no number of pieces, falls out as a price of nothing.
+-- Shelf prices: what the median line of a week paid for a piece, over all shoppers. Fuel sold
+-- by volume, whose quantity is no number of pieces, falls out: its price rounds to nothing.
 CREATE TABLE paid AS
 SELECT product_id, week, median(sales_value / quantity)::DECIMAL(10, 2) AS price
 FROM transactions
 SEMI JOIN products USING (product_id)
-WHERE quantity > 0 AND week_start(week) < getvariable('until')
+SEMI JOIN (FROM weeks WHERE starts_at < getvariable('until')) USING (week)
+WHERE quantity > 0
 GROUP BY ALL
 HAVING price >= 0.01;
 
@@ -44,9 +49,10 @@ SELECT product_id, manufacturer_id, department, brand, product_category, product
 FROM products LEFT JOIN (FROM paid WHERE week = 1) USING (product_id);
 
 CREATE TABLE price_moves AS
-SELECT tick_of(week_start(week + 1)) AS tick, product_id, price,
+SELECT tick_of(ends_at) AS tick, product_id, price,
        dice('price broken', product_id || '/' || week) < getvariable('broken_price_rate') AS broken
 FROM (SELECT *, lag(price) OVER (PARTITION BY product_id ORDER BY week) AS before FROM paid)
+JOIN weeks USING (week)
 WHERE week > 1 AND price IS DISTINCT FROM before;
 
 CREATE TABLE price_updates AS
@@ -143,21 +149,23 @@ SELECT tick + delay('corrected', key, getvariable('corrected_days')) AS tick,
 FROM delivered WHERE corrected;
 
 ------------------------------------------------------------------------------------- promotions
+-- A store listed twice for a product's week (two displays) counts twice: 0.3 % of product-weeks.
 CREATE TABLE promoted AS
-SELECT product_id, week_start(week) AS valid_from, week_start(week + 1) AS valid_until,
-       displays / stores AS display_share, mailers / stores AS mailer_share,
+SELECT product_id, starts_at AS valid_from, ends_at AS valid_until,
+       least(displays / stores, 1) AS display_share, least(mailers / stores, 1) AS mailer_share,
        product_id || '/' || week AS key,
        dice('promotion', key) AS lot,
        tick_of(valid_from) AS start_tick
 FROM (
     SELECT product_id, week,
-           count(DISTINCT store_id) FILTER (display_location <> '0') AS displays,
-           count(DISTINCT store_id) FILTER (mailer_location <> '0') AS mailers
+           count(*) FILTER (display_location <> '0') AS displays,
+           count(*) FILTER (mailer_location <> '0') AS mailers
     FROM promotions
-    WHERE week_start(week) < getvariable('until') + INTERVAL 10 DAY
+    SEMI JOIN (FROM weeks WHERE starts_at < getvariable('until') + INTERVAL 10 DAY) USING (week)
     GROUP BY ALL
 )
 JOIN (SELECT week, count(DISTINCT store_id) AS stores FROM promotions GROUP BY week) USING (week)
+JOIN weeks USING (week)
 WHERE greatest(displays, mailers) >= getvariable('promotion_least_share') * stores;
 
 CREATE TABLE promotion_fates AS

@@ -1,0 +1,180 @@
+"""Build the shop: open it, install change capture, live through the year."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from importlib.resources import files
+
+import psycopg
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from sqlalchemy import make_url
+
+from pipelines.shared.errors import PermanentError, SourceUnavailable
+from shops.completejourney.history import RULES, History
+from shops.completejourney.life import OPENING, Life
+from shops.completejourney.package import data_files, recorded_hashes
+from shops.completejourney.replay import STEPS, copy_in, play, play_opening, set_clock, stage
+
+SHOP_TABLES = ("households", "products", "orders", "order_lines", "promotions", "coupons")
+_TABLES_SQL = files(__package__).joinpath("tables.sql").read_text(encoding="utf-8")
+_LOCK = "SELECT pg_try_advisory_lock(hashtext('freshrank.completejourney'))"
+
+
+def load(
+    url: str,
+    *,
+    share: float,
+    until: datetime,
+    install_capture: Callable[[datetime], None] | None = None,
+    life: Life | None = None,
+    console: Console | None = None,
+) -> dict[str, int]:
+    """Replace the shop in a database by one that has lived from `OPENING` to `until`.
+
+    Args:
+        url: the database, as an SQLAlchemy URL (`postgresql+psycopg://...`).
+        share: of the households, in (0, 1]; a smaller share is part of a larger one.
+        until: changes committed before it are made; the shop's clock then stands at it.
+        install_capture: called once, after what exists at opening is in and before the first
+            change, with the time under which the existing rows are to be captured.
+        life: other rates than the documented ones.
+        console: where progress is shown.
+
+    Returns:
+        The rows each table holds at the end.
+
+    Raises:
+        PackageDamaged: a data file is missing or corrupt; nothing was touched.
+        PermanentError: `share` or `until` is out of range, or another load is running.
+        SourceUnavailable: the database cannot be reached.
+    """
+    life = life or Life()
+    _require_range(share, until)
+    sources = data_files()
+    with (
+        _connected(url) as connection,
+        _progress(console) as progress,
+        _only_loader(connection),
+    ):
+        task = progress.add_task("the shop's history", total=None)
+        with History(sources, share, until, life) as history:
+            # From here until the end no marker says that the shop is whole.
+            connection.execute("DROP SCHEMA IF EXISTS replay CASCADE")
+            connection.execute("CREATE SCHEMA replay")
+            set_clock(connection, None)
+            connection.execute(_TABLES_SQL)
+            progress.update(task, description="the shop before its opening")
+            copy_in(connection, history, "households", "public.households")
+            copy_in(connection, history, "opening_products", "public.products")
+            stage(connection, history)
+            play_opening(connection)
+            if install_capture is not None:
+                install_capture(OPENING)
+            progress.update(task, total=(until - OPENING).total_seconds())
+
+            def show(now: datetime) -> None:
+                progress.update(
+                    task,
+                    completed=(now - OPENING).total_seconds(),
+                    description=f"the shop on {now:%a %d %b %Y}",
+                )
+
+            play(connection, history, life, show)
+        _finish(connection, _fingerprint(share, until, life), until)
+        progress.update(task, completed=(until - OPENING).total_seconds())
+        return _row_counts(connection)
+
+
+def is_loaded(url: str, share: float, until: datetime, life: Life | None = None) -> bool:
+    """Whether the database holds this very shop, loaded to the end.
+
+    Raises:
+        SourceUnavailable: the database cannot be reached.
+        PackageDamaged: the package that brings the data is not installed.
+    """
+    with _connected(url) as connection:
+        if connection.execute("SELECT to_regclass('replay.loaded')").fetchone() == (None,):
+            return False
+        rows = connection.execute("SELECT fingerprint FROM replay.loaded").fetchall()
+    return [_fingerprint(share, until, life or Life())] == [found for (found,) in rows]
+
+
+def _require_range(share: float, until: datetime) -> None:
+    if not 0 < share <= 1:
+        raise PermanentError(f"share is {share}, a share of the households; give 0 < share <= 1")
+    if until.tzinfo is None or until <= OPENING:
+        raise PermanentError(
+            f"until is {until.isoformat()}; give a time with a zone after {OPENING.isoformat()}"
+        )
+
+
+@contextmanager
+def _connected(url: str) -> Iterator[psycopg.Connection]:
+    address = make_url(url).set(drivername="postgresql")
+    try:
+        connection = psycopg.connect(
+            address.render_as_string(hide_password=False), autocommit=True, connect_timeout=10
+        )
+    except psycopg.OperationalError as error:
+        raise SourceUnavailable(
+            f"the shop's database {make_url(url).render_as_string()} cannot be reached; "
+            "is its server running?"
+        ) from error
+    with connection:
+        # A power cut during the load costs a reload, never a half shop: the marker comes last.
+        connection.execute("SET synchronous_commit = off")
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET client_min_messages = warning")
+        yield connection
+
+
+@contextmanager
+def _only_loader(connection: psycopg.Connection) -> Iterator[None]:
+    # Held by the session: a loader that dies lets go of it.
+    if connection.execute(_LOCK).fetchone() != (True,):
+        raise PermanentError("another process is loading this shop; wait until it has finished")
+    yield
+
+
+def _progress(console: Console | None) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console or Console(stderr=True))
+
+
+def _finish(connection: psycopg.Connection, fingerprint: str, until: datetime) -> None:
+    """Remove the staging tables, leave the marker and stop the clock, all or nothing."""
+    with connection.transaction():
+        connection.execute("DROP SCHEMA replay CASCADE")
+        connection.execute("CREATE SCHEMA replay")
+        connection.execute(
+            "CREATE TABLE replay.loaded AS SELECT %s::text AS fingerprint", [fingerprint]
+        )
+        set_clock(connection, until)
+    for table in SHOP_TABLES:
+        connection.execute(f"VACUUM ANALYZE public.{table}")
+
+
+def _row_counts(connection: psycopg.Connection) -> dict[str, int]:
+    counts = {}
+    for table in SHOP_TABLES:
+        row = connection.execute(f"SELECT count(*) FROM public.{table}").fetchone()
+        counts[table] = int(row[0]) if row else 0
+    return counts
+
+
+def _fingerprint(share: float, until: datetime, life: Life) -> str:
+    """Names everything that the shop's rows follow from."""
+    told = {
+        "share": float(share),
+        "until": until.timestamp(),
+        "life": asdict(life),
+        "rules": [RULES, _TABLES_SQL, *(step.statement for step in STEPS)],
+        "data": recorded_hashes(),
+    }
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,87 @@
+"""The graphs import, hold wiring only, and keep their vital orderings."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+CHAIN = ("features", "train", "evaluate", "decide")
+
+
+@pytest.fixture
+def update(dags):
+    return dags["ranker_update"]
+
+
+def test_both_graphs_import(dags):
+    assert set(dags) == {"ranker_update", "ranker_publish"}
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "dags").glob("*.py")), ids=lambda p: p.name)
+def test_a_dag_file_holds_wiring_only(path):
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 120
+    imported = [line.split() for line in lines if line.strip().startswith("from pipelines")]
+    assert all(words[1] == "pipelines" for words in imported), "entry points, nothing deeper"
+
+
+def test_the_stages_come_in_order(update):
+    order = ["open_interval", "ingest.extract", "ingest.validate", *CHAIN]
+    for earlier, later in itertools.pairwise(order):
+        assert later in update.get_task(earlier).get_flat_relative_ids(upstream=False)
+    assert update.get_task("decide").downstream_task_ids == {"promote", "reject"}
+
+
+def test_extract_and_validate_are_mapped_over_the_tables(update):
+    group = update.get_task("ingest.extract").task_group
+    assert type(group).__name__ == "MappedTaskGroup"
+    assert update.get_task("ingest.validate").task_group is group
+
+
+def test_the_model_chain_shares_one_slot(update):
+    for name in (*CHAIN, "promote", "reject"):
+        assert update.get_task(name).pool == "ranker"
+
+
+def test_the_schedule_gives_whole_weeks(update):
+    assert type(update.timetable).__name__ == "CronDataIntervalTimetable"
+    assert update.catchup is False
+    assert update.start_date.isoformat() == "2017-01-02T00:00:00+00:00"
+
+
+def test_no_task_depends_on_the_past(update):
+    # With one that does, `airflow backfill create` refuses --run-backwards.
+    assert not any(task.depends_on_past for task in update.tasks)
+
+
+def test_the_trigger_form_asks_for_the_interval(update):
+    assert {"start", "end", "shop"} <= set(update.params)
+
+
+def test_every_task_knows_which_errors_a_retry_can_help(update, dags):
+    for task in [*update.tasks, *dags["ranker_publish"].tasks]:
+        assert task.retries == 3
+        assert task.retry_policy is not None
+
+
+def test_publishing_follows_the_decision(update, dags):
+    published = {asset.uri for asset in dags["ranker_publish"].timetable.asset_condition.objects}
+    for name in ("promote", "reject"):
+        assert {outlet.uri for outlet in update.get_task(name).outlets} == published
+
+
+def test_parsing_imports_nothing_heavy():
+    import subprocess
+    import sys
+
+    script = (
+        "import sys, runpy; sys.path[:0] = ['.', 'plugins'];"
+        "runpy.run_path('dags/ranker_update.py');"
+        "heavy = {'mlflow', 'lightgbm', 'great_expectations', 'duckdb', 'matplotlib', 'ibis'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    outcome = subprocess.run(
+        [sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    assert outcome.stdout.strip().splitlines()[-1] == "[]"
