@@ -55,3 +55,15 @@ class AccountingError(PermanentError):
 
 class FeatureMismatch(PermanentError):
     """A model and the data it is to score or learn from have different features."""
+
+
+class SuiteError(PermanentError):
+    """A suite of expectations is missing or wrong; the message names the file and the path."""
+
+
+class NotExtracted(PermanentError):
+    """A stage was asked for an interval whose changes were never extracted."""
+
+
+class BatchRejected(PermanentError):
+    """So much of a partition is unsound that the source, not a row, is broken."""
