@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,19 @@ class ModelCard:
     groups: int
     params: dict[str, Any]
     learning_curve: tuple[float, ...] = ()
-    """NDCG@10 on the training groups kept for early stopping, a value a round."""
+    """NDCG@10 on groups kept aside from training, a value a round of this run."""
+
+
+def lightgbm() -> Any:
+    """LightGBM, imported when it is needed.
+
+    Its threads sleep while they wait: spinning ones took three times as long as sleeping ones on
+    a machine whose cores were shared with other work. A set OMP_WAIT_POLICY stands.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    import lightgbm
+
+    return lightgbm
 
 
 def save(folder: Path, name: str, text: str, card: ModelCard) -> None:
@@ -64,7 +77,7 @@ def score(path: Path, rows: pa.Table, threads: int) -> npt.NDArray[np.float64]:
     Raises:
         FeatureMismatch: `rows` lacks a feature of the model.
     """
-    import lightgbm as lgb
+    lgb = lightgbm()
 
     wanted = list(card(path).features)
     if missing := [name for name in wanted if name not in rows.column_names]:
@@ -77,3 +90,13 @@ def score(path: Path, rows: pa.Table, threads: int) -> npt.NDArray[np.float64]:
     booster = lgb.Booster(model_file=str(path))
     scores = booster.predict(rows.select(wanted).combine_chunks(), num_threads=threads)
     return np.asarray(scores, dtype=np.float64)
+
+
+def importance(path: Path) -> dict[str, float]:
+    """How much loss each feature's splits saved in a model, as shares that sum to 1 (or are 0)."""
+    lgb = lightgbm()
+
+    booster = lgb.Booster(model_file=str(path))
+    gains = np.asarray(booster.feature_importance("gain"), dtype=np.float64)
+    shares = gains / (gains.sum() or 1.0)
+    return dict(zip(booster.feature_name(), shares.tolist(), strict=True))

@@ -9,7 +9,9 @@ Tables of the lake, all partitioned by `interval_start`:
 | `quarantine/<table>` | change | the same and `_reasons` |
 | `state/events` | event version | normalised events, the last version of a key stands |
 | `state/items`, `state/periods` | item, item-period | current rows at the interval's end |
-| `state/vocabulary` | kind × value | append-only integer codes |
+| `state/shoppers` | shopper | the shopper table's ids at the interval's end |
+| `state/vocabulary` | feature × value | append-only integer codes (`shared/vocabulary.py`) |
+| `state/open_groups` | group × item | logged groups whose attribution window is open yet |
 | `groups/<surface>` | group × item | features and `label`, sorted by group and item |
 | `group_index/<surface>` | group | time, maturity, holdout, ideal DCG, candidate recall |
 | `serving/<surface>` | shopper × item | features of every shopper at the interval's end |

@@ -43,13 +43,56 @@ def _plain(column: Any) -> Any:
     return column
 
 
+class ContentHash:
+    """SHA-256 over schema and values of rows that come piece by piece.
+
+    The digest is that of `content_hash` for all the rows at once: the pieces' sizes mean nothing,
+    their order does.
+    """
+
+    _ROWS = 65536
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema.remove_metadata()
+        self._digest = hashlib.sha256(str(self._schema).encode())
+        self._waiting: list[pa.Table] = []
+        self._rows = 0
+
+    def add(self, rows: pa.Table | pa.RecordBatch) -> None:
+        """Take further rows; what fills a block is hashed at once."""
+        piece = pa.table(rows).replace_schema_metadata(None)
+        self._waiting.append(piece)
+        self._rows += piece.num_rows
+        if self._rows >= self._ROWS:
+            whole = self._rows - self._rows % self._ROWS
+            together = pa.concat_tables(self._waiting)
+            self._hash(together.slice(0, whole))
+            self._waiting = [together.slice(whole)]
+            self._rows -= whole
+
+    def hexdigest(self) -> str:
+        """The digest of all rows so far; no more may be added afterwards."""
+        self._hash(pa.concat_tables([self._schema.empty_table(), *self._waiting]))
+        self._waiting = []
+        return self._digest.hexdigest()
+
+    def _hash(self, rows: pa.Table) -> None:
+        for start in range(0, rows.num_rows, self._ROWS):
+            block = rows.slice(start, self._ROWS)
+            for name in block.column_names:
+                column = block.column(name)
+                # What lies in memory under a null is nobody's value.
+                for part in (column.is_valid(), column.drop_null()):
+                    flat = pa.Table.from_arrays([part], [name]).combine_chunks()
+                    for batch in flat.to_batches() if flat.num_rows else ():
+                        self._digest.update(batch.serialize())
+
+
 def content_hash(table: pa.Table) -> str:
     """SHA-256 over schema and values of a table, independent of chunking.
 
     Rows count in the order given: sort first where the order means nothing.
     """
-    bare = table.replace_schema_metadata(None)
-    digest = hashlib.sha256(str(bare.schema).encode())
-    for batch in bare.combine_chunks().to_batches(max_chunksize=65536):
-        digest.update(batch.serialize())
+    digest = ContentHash(table.schema)
+    digest.add(table)
     return digest.hexdigest()

@@ -26,7 +26,9 @@ def utc(value: datetime | date | str) -> datetime:
             ) from error
     if not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day)  # noqa: DTZ001
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    at = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    # Subclasses with an arithmetic of their own (Airflow's pendulum) become plain datetimes.
+    return datetime.combine(date(at.year, at.month, at.day), at.timetz())
 
 
 @dataclass(frozen=True, order=True)

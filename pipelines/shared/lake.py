@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -47,33 +47,44 @@ class Lake:
         """Whether the table was ever written."""
         return self._open(table) is not None
 
-    def replace(self, table: str, interval: Interval, rows: pa.Table) -> int:
+    def version(self, table: str) -> int | None:
+        """The table's Delta version; None where it was never written."""
+        found = self._open(table)
+        return None if found is None else int(found.version())
+
+    def replace(self, table: str, interval: Interval, rows: pa.Table | pa.RecordBatchReader) -> int:
         """Make `rows` the interval's partition, whole or not at all.
 
         Args:
             rows: any columns but `interval_start`, which is added. An empty table empties
-                the partition.
+                the partition. A reader is written as it is read, in bounded memory.
 
         Returns:
             Number of rows stored.
+
+        Raises:
+            Exception: whatever reading from a reader raised; the partition stays as it was.
         """
-        key = pa.array([interval.key] * rows.num_rows, pa.string())
-        data = rows.append_column(INTERVAL, key)
+        pieces = _Keyed(rows.to_reader() if isinstance(rows, pa.Table) else rows, interval.key)
         if self._open(table) is None:
             # A first write that loses the race to another one falls through to the overwrite.
             with contextlib.suppress(FileExistsError):
                 write_deltalake(
-                    self.uri(table), data.schema.empty_table(), partition_by=[INTERVAL],
+                    self.uri(table), pieces.schema.empty_table(), partition_by=[INTERVAL],
                     mode="ignore",
                 )  # fmt: skip
-        write_deltalake(
-            self.uri(table),
-            data,
-            mode="overwrite",
-            predicate=f"{INTERVAL} = '{interval.key}'",
-            schema_mode="merge",
-        )
-        return rows.num_rows
+        try:
+            write_deltalake(
+                self.uri(table),
+                pieces.reader(),
+                mode="overwrite",
+                predicate=f"{INTERVAL} = '{interval.key}'",
+                schema_mode="merge",
+            )
+        except Exception as error:
+            # Delta's own error hides the one that the reader raised.
+            raise (pieces.error or error) from error
+        return pieces.rows
 
     def dataset(self, table: str) -> pads.Dataset:
         """The table as an Arrow dataset, for DuckDB and filters.
@@ -105,7 +116,7 @@ class Lake:
         keep = None
         if intervals is not None:
             keys = [part if isinstance(part, str) else part.key for part in intervals]
-            keep = pc.field(INTERVAL).isin(keys)
+            keep = pc.field(INTERVAL).isin(pa.array(keys, pa.string()))
         try:
             return self.dataset(table).to_table(columns=columns, filter=keep)
         except (pa.ArrowInvalid, FileNotFoundError, OSError) as error:
@@ -120,3 +131,26 @@ class Lake:
         if found is None:
             return []
         return sorted({str(part[INTERVAL]) for part in found.partitions()})
+
+
+class _Keyed:
+    """Rows with the partition's key added; counts them and keeps the error of reading them."""
+
+    def __init__(self, source: pa.RecordBatchReader, key: str) -> None:
+        self._source, self._key = source, key
+        self.schema = source.schema.append(pa.field(INTERVAL, pa.string()))
+        self.rows = 0
+        self.error: Exception | None = None
+
+    def reader(self) -> pa.RecordBatchReader:
+        return pa.RecordBatchReader.from_batches(self.schema, self._batches())
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        try:
+            for batch in self._source:
+                self.rows += batch.num_rows
+                key = pa.repeat(pa.scalar(self._key), batch.num_rows)
+                yield pa.record_batch([*batch.columns, key], schema=self.schema)
+        except Exception as error:
+            self.error = error
+            raise

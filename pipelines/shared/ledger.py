@@ -192,15 +192,20 @@ class Ledger:
             connection.execute(_locks.update().where(_locks.c.name == full).values(name=full))
             yield connection
 
-    def record(self, manifest: Manifest) -> None:
-        """Append a manifest, unless it says what the last one for its subject already says."""
+    def record(self, manifest: Manifest, connection: sa.Connection | None = None) -> None:
+        """Append a manifest, unless it says what the last one for its subject already says.
+
+        Args:
+            connection: write inside this transaction (see `lock`).
+        """
         last = self.manifest(manifest.stage, manifest.subject, manifest.interval)
         if last is not None and (last.content_hash, last.counts, last.details) == (
             manifest.content_hash, dict(manifest.counts), dict(manifest.details),
         ):  # fmt: skip
             return
-        with self._connect() as connection:
-            connection.execute(
+        with contextlib.ExitStack() as stack:
+            writer = connection or stack.enter_context(self._connect())
+            writer.execute(
                 _manifests.insert().values(
                     shop=self._shop,
                     stage=manifest.stage,

@@ -57,3 +57,10 @@ def test_steps_tile_the_interval(first, length):
     assert steps[0].start == interval.start
     assert steps[-1].end == interval.end
     assert all(left.end == right.start for left, right in itertools.pairwise(steps))
+
+
+def test_airflows_datetimes_become_plain_ones():
+    pendulum = pytest.importorskip("pendulum")
+    found = utc(pendulum.datetime(2017, 1, 2, 1, 2, 3, tz="Europe/Berlin"))
+    assert type(found) is datetime
+    assert found == datetime(2017, 1, 2, 0, 2, 3, tzinfo=UTC)

@@ -1,0 +1,56 @@
+# `make` alone prints this help.
+SHELL := /bin/bash
+PYTHON := .venv/bin/python
+# Left empty, the demo's own defaults hold.
+SHARE ?=
+WEEKS ?=
+PYTEST_ARGS ?=
+export FRESHRANK_HOME ?= $(CURDIR)/.freshrank
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo up down status test check bench clean lock
+
+help: ## Print this help
+	@echo "Freshrank. Usage: make <target>, for example: make demo SHARE=1 WEEKS=12"
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) \
+		| awk -F ':.*## ' '{ printf "  \033[36m%-8s\033[0m %s\n", $$1, $$2 }'
+
+setup: ## Make .venv with the locked packages (gets uv by itself)
+	@scripts/bootstrap.sh base
+
+setup-dev:
+	@scripts/bootstrap.sh dev
+
+demo: setup ## Replay a real shop's weeks on a real Airflow and MLflow (SHARE=0.25 WEEKS=8)
+	@$(PYTHON) -m local demo $(if $(SHARE),--share $(SHARE)) $(if $(WEEKS),--weeks $(WEEKS))
+
+up: setup ## Start PostgreSQL, MLflow and Airflow on this machine; print where their pages are
+	@$(PYTHON) -m local up $(if $(SHARE),--share $(SHARE))
+
+down: setup ## Stop them; the data stays
+	@$(PYTHON) -m local down
+
+status: setup ## Show interval by interval what the ranker learned and who is champion
+	@$(PYTHON) -m pipelines status
+
+test: setup-dev ## Run every test; those of a server that is not installed are skipped
+	@$(PYTHON) -m pytest $(PYTEST_ARGS)
+
+check: setup-dev ## Lint, formatting, types and import rules
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+bench: setup-dev ## Measure what README's figures come from
+	@$(PYTHON) -m benchmarks
+
+clean: setup ## Stop everything and DELETE its databases, lake, models and logs
+	@$(PYTHON) -m local clean
+
+lock: setup-dev ## Renew requirements.txt and requirements-dev.txt from the .in files
+	@PATH="$(CURDIR)/.tools/uv/bin:$$PATH" uv pip compile requirements.in --quiet --upgrade \
+		--python-version 3.11 --no-emit-index-url --no-header -o requirements.txt
+	@PATH="$(CURDIR)/.tools/uv/bin:$$PATH" uv pip compile requirements-dev.in --quiet --upgrade \
+		--python-version 3.11 --no-emit-index-url --no-header -c requirements.txt \
+		-o requirements-dev.txt

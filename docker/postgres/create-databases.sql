@@ -1,0 +1,5 @@
+-- Runs once, when the volume is new.
+CREATE DATABASE shop;
+CREATE DATABASE ledger;
+CREATE DATABASE mlflow;
+CREATE DATABASE airflow;

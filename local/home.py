@@ -1,0 +1,139 @@
+"""The folder that holds everything one machine keeps: databases, lake, logs and keys."""
+
+import base64
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from local.errors import LocalError
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The secrets of one home, made once and never shown."""
+
+    postgres_password: str
+    pseudonym_key: str
+    airflow_fernet_key: str
+    airflow_api_key: str
+    airflow_jwt_key: str
+
+    @classmethod
+    def fresh(cls) -> "Keys":
+        """New random keys."""
+        return cls(
+            postgres_password=secrets.token_hex(16),
+            pseudonym_key=secrets.token_hex(32),
+            airflow_fernet_key=base64.urlsafe_b64encode(os.urandom(32)).decode(),
+            airflow_api_key=secrets.token_hex(32),
+            airflow_jwt_key=secrets.token_hex(32),
+        )
+
+
+@dataclass(frozen=True)
+class Home:
+    """Paths inside the folder; nothing is made until something needs it."""
+
+    path: Path
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Home":
+        """The folder FRESHRANK_HOME names, or `.freshrank` in the project."""
+        named = environment.get("FRESHRANK_HOME", "").strip()
+        return cls((Path(named) if named else PROJECT / ".freshrank").expanduser().absolute())
+
+    @property
+    def postgres(self) -> Path:
+        """PostgreSQL's data directory."""
+        return self.path / "pg"
+
+    @property
+    def lake(self) -> Path:
+        """The Delta lake."""
+        return self.path / "lake"
+
+    @property
+    def logs(self) -> Path:
+        """One log file a service."""
+        return self.path / "logs"
+
+    @property
+    def airflow(self) -> Path:
+        """AIRFLOW_HOME."""
+        return self.path / "airflow"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        """Where the MLflow server keeps models and plots."""
+        return self.path / "mlflow-artifacts"
+
+    @property
+    def services_file(self) -> Path:
+        """Which process serves what, on which port."""
+        return self.path / "services.json"
+
+    @property
+    def environment_file(self) -> Path:
+        """The settings, to be sourced by a shell."""
+        return self.path / "env"
+
+    @property
+    def keys_file(self) -> Path:
+        """The secrets of this home, readable by its owner only."""
+        return self.path / "keys.json"
+
+    def delete(self) -> None:
+        """Delete everything in it.
+
+        Raises:
+            LocalError: the folder is not a home; FRESHRANK_HOME may name a wrong one.
+        """
+        if not self.path.exists():
+            return
+        if not self.keys_file.exists():
+            raise LocalError(
+                f"{self.path} holds no {self.keys_file.name}, so it is not a home of Freshrank "
+                "and is not deleted; check FRESHRANK_HOME, or delete it by hand"
+            )
+        shutil.rmtree(self.path)
+
+    def keys(self) -> Keys:
+        """The keys of this home, made at the first call.
+
+        Raises:
+            LocalError: the key file is there but is not what this version wrote.
+        """
+        try:
+            stored = json.loads(self.keys_file.read_text())
+        except FileNotFoundError:
+            keys = Keys.fresh()
+            write_private(self.keys_file, json.dumps(asdict(keys), indent=2) + "\n")
+            return keys
+        except json.JSONDecodeError as error:
+            raise self._unreadable_keys() from error
+        names = {field.name for field in fields(Keys)}
+        if not isinstance(stored, dict) or set(stored) != names:
+            raise self._unreadable_keys()
+        return Keys(**stored)
+
+    def _unreadable_keys(self) -> LocalError:
+        return LocalError(
+            f"{self.keys_file} is not a key file of this version of Freshrank; restore it, or "
+            f"start over with `make clean` (this deletes {self.path})"
+        )
+
+
+def write_private(path: Path, text: str) -> None:
+    """Put text in a file that only its owner may read; it appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write(text)
+    draft.replace(path)

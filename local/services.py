@@ -1,0 +1,188 @@
+"""All services of one home together: started side by side, found again, stopped."""
+
+import fcntl
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from local import airflow, environment, mlflow_server, postgres
+from local.commands import AIRFLOW_COMPONENTS
+from local.home import PROJECT, Home, write_private
+from local.postgres import PostgresServer
+from local.processes import LOOPBACK, Register, Service, free_port, stop
+
+STOP_GRACE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The running services of a home, and the environment that leads to them."""
+
+    home: Home
+    postgres: PostgresServer
+    mlflow_url: str
+    airflow_url: str
+    environment: Mapping[str, str]
+
+    def airflow(self, *arguments: str, timeout_s: float = 300.0) -> str:
+        """What an `airflow` command prints.
+
+        Raises:
+            subprocess.CalledProcessError: the command failed; `output` holds what it printed.
+        """
+        return self.run("airflow", *arguments, timeout_s=timeout_s)
+
+    def run(self, *command: str, timeout_s: float = 300.0) -> str:
+        """What a command of this virtual environment prints, run in the project's folder."""
+        outcome = subprocess.run(
+            environment.program(command),
+            env={**environment.inherited(), **self.environment},
+            cwd=PROJECT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=timeout_s,
+            check=False,
+        )
+        if outcome.returncode != 0:
+            raise subprocess.CalledProcessError(outcome.returncode, command, outcome.stdout)
+        return outcome.stdout
+
+
+def start(
+    home: Home,
+    *,
+    dags: Path = PROJECT / "dags",
+    durability: Mapping[str, str] = postgres.DURABLE,
+    settings: Mapping[str, str] | None = None,
+    components: Sequence[str] = AIRFLOW_COMPONENTS,
+) -> Stack:
+    """Start what does not run yet and return when everything answers.
+
+    Args:
+        home: where everything is kept.
+        dags: Airflow's dags folder.
+        durability: `postgres.DURABLE` or `postgres.THROWAWAY`.
+        settings: environment variables for Airflow and its tasks, on top of the usual ones.
+        components: which of Airflow's components; each costs some three seconds to start.
+    """
+    with _only_one(home):
+        return _start(home, dags, durability, settings or {}, components)
+
+
+def _start(
+    home: Home,
+    dags: Path,
+    durability: Mapping[str, str],
+    settings: Mapping[str, str],
+    components: Sequence[str],
+) -> Stack:
+    register = Register(home.services_file)
+    known = register.read()
+    server = postgres.start(
+        home.postgres,
+        password=home.keys().postgres_password,
+        log=home.logs / "postgres.log",
+        register=register,
+        durability=durability,
+    )
+    mlflow_port = _port(known, "mlflow")
+    airflow_port = _port(known, "airflow-api-server")
+    mlflow_url = f"http://{LOOPBACK}:{mlflow_port}"
+    variables = {
+        **environment.freshrank(home, server, mlflow_url),
+        **airflow.settings(home, server, airflow_port, dags),
+        **settings,
+    }
+    write_private(home.environment_file, environment.as_shell(variables))
+    # MLflow makes its tables while Airflow makes its own.
+    tracking = _start_mlflow(home, server, register, mlflow_port)
+    _start_airflow(home, register, variables, airflow_port, components)
+    mlflow_server.wait(tracking)
+    airflow_url = f"http://{LOOPBACK}:{airflow_port}"
+    return Stack(home, server, mlflow_url, airflow_url, variables)
+
+
+def shut_down(home: Home) -> list[str]:
+    """Stop every service of the home, databases last; the names of those that ran."""
+    if not home.services_file.exists():
+        return []
+    running = Register(home.services_file).running()
+    # Running tasks report their end to the API server, and that one to the database.
+    servers = [running[name] for name in ("mlflow", "airflow-api-server") if name in running]
+    database = running.get("postgres")
+    workers = [one for one in running.values() if one not in (*servers, database)]
+    stop(workers, STOP_GRACE_S, signal.SIGTERM)
+    stop(servers, STOP_GRACE_S, signal.SIGTERM)
+    if database is not None:
+        postgres.shut_down(database)
+    # The register keeps the stopped services: the next start takes the same ports if it can.
+    return list(running)
+
+
+@contextmanager
+def stack(
+    home: Path,
+    *,
+    dags: Path = PROJECT / "dags",
+    settings: Mapping[str, str] | None = None,
+    components: Sequence[str] = AIRFLOW_COMPONENTS,
+) -> Iterator[Stack]:
+    """Throwaway services under a folder for the length of a with block."""
+    place = Home(home)
+    try:
+        yield start(
+            place,
+            dags=dags,
+            durability=postgres.THROWAWAY,
+            settings=settings,
+            components=components,
+        )
+    finally:
+        shut_down(place)
+
+
+def _port(known: Mapping[str, Service], name: str) -> int:
+    """The port of the running service, or a free one: last time's, if nobody took it."""
+    service = known.get(name)
+    if service is not None and service.port is not None and service.process() is not None:
+        return service.port
+    return free_port(service.port if service else None)
+
+
+def _start_mlflow(home: Home, server: PostgresServer, register: Register, port: int) -> Service:
+    service = register.running().get("mlflow")
+    if service is None:
+        service = mlflow_server.start(home, server, port)
+        register.add(service)
+    return service
+
+
+def _start_airflow(
+    home: Home,
+    register: Register,
+    variables: Mapping[str, str],
+    port: int,
+    components: Sequence[str],
+) -> None:
+    running = register.running()
+    missing = [name for name in components if name not in running]
+    if missing:
+        airflow.migrate(home, variables)
+    for component in missing:
+        register.add(airflow.start(home, component, variables, port))
+    known = register.read()
+    airflow.wait({name: known[name] for name in components})
+    airflow.set_ranker_pool(f"http://{LOOPBACK}:{port}")
+
+
+@contextmanager
+def _only_one(home: Home) -> Iterator[None]:
+    """Let a second start of the same home wait for the first one to finish."""
+    home.path.mkdir(parents=True, exist_ok=True)
+    with (home.path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

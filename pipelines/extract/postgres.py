@@ -1,0 +1,68 @@
+"""Connections to a shop's PostgreSQL database; its errors in Freshrank's words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+
+from pipelines.shared.errors import CaptureMissing, SettingsError, SourceUnavailable
+
+OLDEST = 130000
+"""PostgreSQL 13 brought `xid8` and `pg_current_snapshot`."""
+
+_SESSION = "-c TimeZone=UTC -c DateStyle=ISO -c client_min_messages=warning"
+
+
+@contextmanager
+def connect(url: str) -> Iterator[Any]:
+    """One transaction on a shop's database: committed when the block ends well.
+
+    Args:
+        url: SQLAlchemy URL; any PostgreSQL driver in it is read as psycopg.
+
+    Raises:
+        SettingsError: the URL is not one of PostgreSQL.
+        SourceUnavailable: the database cannot be reached, or a lock was not given in time.
+        CaptureMissing: the database is too old, or the account lacks a right.
+    """
+    try:
+        address = sa.make_url(url)
+    except sa.exc.ArgumentError:
+        raise SettingsError(
+            "the connection's URL cannot be read; write it as "
+            "postgresql+psycopg://user:password@host:5432/database"
+        ) from None
+    where = address.set(query={}).render_as_string(hide_password=True)
+    if address.get_backend_name() != "postgresql":
+        raise SettingsError(
+            f"{where} is not a PostgreSQL database, but the shop declares `capture: trigger`; "
+            "give the connection a URL that begins with postgresql+psycopg://"
+        )
+    plain = address.set(drivername="postgresql").render_as_string(hide_password=False)
+    try:
+        with psycopg.connect(plain, connect_timeout=10, options=_SESSION) as connection:
+            if connection.info.server_version < OLDEST:
+                raise CaptureMissing(
+                    f"{where} is PostgreSQL {connection.info.server_version // 10000}; "
+                    "trigger capture needs 13 or newer"
+                )
+            yield connection
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise CaptureMissing(
+            f"the account of {where} lacks a right ({error.diag.message_primary}); install "
+            "capture as the tables' owner and grant the account USAGE on the capture schema "
+            "and SELECT on its tables"
+        ) from error
+    except psycopg.OperationalError as error:
+        raise SourceUnavailable(
+            f"the shop's database {where} does not answer ({_first_line(error)}); "
+            "start it or mend the connection, then run again"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

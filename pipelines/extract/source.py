@@ -1,0 +1,77 @@
+"""What every way of capturing changes offers: the port between extraction and a database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from pipelines.shared.columns import COMMITTED_AT, OP, POSITION, TRANSACTION
+from pipelines.shared.declaration import Table
+
+Position = Mapping[str, Any]
+"""Which changes were taken: JSON-able, meant for the source that gave it and for nobody else."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Changes being read; the batches can be read once, inside the `changes` block."""
+
+    position: Position
+    """The position after these changes. Record it once the rows are durable, never before."""
+    schema: pa.Schema
+    batches: Iterator[pa.RecordBatch]
+    """In the order of `_position`, with the columns of `schema`."""
+
+
+class ChangeSource(Protocol):
+    """A shop's database, as extraction sees it."""
+
+    def clock(self) -> datetime:
+        """The time in the shop.
+
+        Raises:
+            SourceUnavailable: the database cannot be reached.
+        """
+
+    def check(self, table: str) -> None:
+        """Make sure that the table is as declared and that its changes are captured.
+
+        Raises:
+            SchemaDrift: the table or a column is missing, new, or of another type.
+            CaptureMissing: changes are not, or not all, captured.
+            SettingsError: a column is to be pseudonymised and there is no key.
+            SourceUnavailable: the database cannot be reached.
+        """
+
+    def changes(
+        self, table: str, before: datetime, after: Position | None, upto: Position | None = None
+    ) -> AbstractContextManager[Taken]:
+        """Read every visible change committed before a time that was not taken yet.
+
+        Args:
+            before: the end of the interval, itself left out.
+            after: the position of the extraction before; None takes everything.
+            upto: read only what the extraction that ended at this position saw.
+
+        Raises:
+            SchemaDrift: a value does not fit its declared type.
+            SourceUnavailable: the database cannot be reached.
+        """
+
+
+def change_schema(table: Table) -> pa.Schema:
+    """Columns of `changes/<table>`: the stored ones, then the change's own."""
+    return pa.schema(
+        [
+            *table.stored_columns().items(),
+            (OP, pa.string()),
+            (COMMITTED_AT, pa.timestamp("us", tz="UTC")),
+            (POSITION, pa.int64()),
+            (TRANSACTION, pa.int64()),
+        ]
+    )

@@ -1,0 +1,147 @@
+"""Reads captured changes from a shop's PostgreSQL database, each of them once.
+
+A position is a snapshot of the database (`pg_current_snapshot`) and the end of the interval. A
+change was taken if the snapshot saw its transaction and it was committed before that end; an
+extraction takes every other change committed before its own end. So a transaction in flight is
+taken whole by a later interval, a gap by the interval after it, and changes with a commit time
+ahead of an interval wait for theirs. What is left splits into two ranges, each of them small and
+indexed: commit times from the position's end on, and transactions that the snapshot may not have
+seen. https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPSHOT
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+import pyarrow as pa
+
+from pipelines.extract.capture_sql import CLOCK, Capture
+from pipelines.extract.drift import drift
+from pipelines.extract.install import capture_fault
+from pipelines.extract.postgres import connect
+from pipelines.extract.pseudonyms import key_for, pseudonymise
+from pipelines.extract.source import Position, Taken, change_schema
+from pipelines.shared.declaration import Shop
+from pipelines.shared.errors import CaptureMissing, SchemaDrift
+from pipelines.shared.intervals import utc
+from pipelines.shared.settings import Settings
+
+BATCH = 20_000
+"""Rows held in memory at once."""
+
+_HERE = """
+    SELECT pg_current_snapshot()::text,
+           (SELECT log::text FROM "{schema}".captures WHERE table_name = %s)
+"""
+# Python's calendar ends where PostgreSQL's goes on; infinity becomes its first or last moment.
+_WITHIN = {
+    "timestamptz": "CASE WHEN {0} < '0001-01-01 00:00+00' THEN '0001-01-01 00:00+00' "
+    "WHEN {0} > '9999-12-31 23:59:59.999999+00' THEN '9999-12-31 23:59:59.999999+00' ELSE {0} END",
+    "date": "CASE WHEN {0} < '0001-01-01' THEN '0001-01-01' "
+    "WHEN {0} > '9999-12-31' THEN '9999-12-31' ELSE {0} END",
+    "numeric": "trim_scale({0})",
+}
+
+
+class TriggerSource:
+    """Changes that triggers wrote down; see `install`.
+
+    Args:
+        url: SQLAlchemy URL of the shop's database.
+        shop: its declaration.
+        settings: bring the key of the pseudonyms.
+    """
+
+    def __init__(self, url: str, shop: Shop, settings: Settings) -> None:
+        self._url, self._shop, self._settings = url, shop, settings
+
+    def clock(self) -> datetime:
+        """The time in the shop: `freshrank.clock` where it is set, else the server's."""
+        with connect(self._url) as connection:
+            now: datetime = connection.execute(f"SELECT {CLOCK}").fetchone()[0]
+        return now.astimezone(UTC)
+
+    def check(self, table: str) -> None:
+        """See `ChangeSource.check`."""
+        key_for(self._settings, table, self._shop.tables[table])
+        with connect(self._url) as connection:
+            if faults := drift(connection, self._shop, table):
+                raise SchemaDrift("; ".join(faults))
+            if fault := capture_fault(connection, Capture(self._shop, table)):
+                raise CaptureMissing(fault)
+
+    @contextmanager
+    def changes(
+        self, table: str, before: datetime, after: Position | None, upto: Position | None = None
+    ) -> Iterator[Taken]:
+        """See `ChangeSource.changes`."""
+        capture = Capture(self._shop, table)
+        with connect(self._url) as connection:
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            connection.read_only = True
+            here = _HERE.format(schema=capture.schema)
+            snapshot, log = connection.execute(here, [table]).fetchone()
+            if after is not None and after["log"] != log:
+                after = None  # Captured anew: the new log begins with every row there is.
+            position = {"snapshot": snapshot, "end": before.isoformat(), "log": log}
+            # The whole result is wanted, not its first rows.
+            connection.execute("SET LOCAL cursor_tuple_fraction = 1")
+            with psycopg.ServerCursor(connection, "freshrank") as cursor:
+                cursor.itersize = BATCH
+                cursor.execute(*changes_query(capture, before, after, upto))
+                batches = self._batches(table, cursor)
+                yield Taken(position, change_schema(self._shop.tables[table]), batches)
+
+    def _batches(self, table: str, cursor: Any) -> Iterator[pa.RecordBatch]:
+        declared = self._shop.tables[table]
+        key = key_for(self._settings, table, declared)
+        schema = change_schema(declared)
+        while rows := cursor.fetchmany(BATCH):
+            arrays = []
+            for field, values in zip(schema, zip(*rows, strict=True), strict=True):
+                array = _array(table, field, values)
+                if declared.personal.get(field.name) == "pseudonymise":
+                    array = pseudonymise(array, key)
+                arrays.append(array)
+            yield pa.record_batch(arrays, schema=schema)
+
+
+def _array(table: str, field: Any, values: tuple[Any, ...]) -> Any:
+    try:
+        return pa.array(values, field.type)
+    except (pa.ArrowInvalid, OverflowError) as error:
+        raise SchemaDrift(
+            f"{table}.{field.name} holds a value that does not fit its declared type "
+            f"({error}); declare a wider type in `tables.{table}.columns.{field.name}`"
+        ) from error
+
+
+def changes_query(
+    capture: Capture, before: datetime, after: Position | None, upto: Position | None
+) -> tuple[str, dict[str, Any]]:
+    """The changes to take, in the order of `seq`, with the columns of `change_schema`."""
+    due = "committed_at < %(before)s"
+    bound: dict[str, Any] = {"before": before}
+    if upto is not None:
+        due += " AND pg_visible_in_snapshot(transaction, %(upto)s::pg_snapshot)"
+        bound["upto"] = upto["snapshot"]
+    pieces = [f"SELECT * FROM {capture.changes} WHERE {due}"]
+    if after is not None:
+        bound |= {"end": utc(after["end"]), "seen": after["snapshot"]}
+        unseen = (
+            "committed_at < %(end)s AND transaction >= pg_snapshot_xmin(%(seen)s::pg_snapshot) "
+            "AND NOT pg_visible_in_snapshot(transaction, %(seen)s::pg_snapshot)"
+        )
+        pieces = [f"{pieces[0]} AND {part}" for part in ("committed_at >= %(end)s", unseen)]
+    columns = ", ".join(
+        _WITHIN.get(kind, "{0}").format(f'"{name}"') for name, kind in capture.columns.items()
+    )
+    query = (
+        f"SELECT {columns}, op, committed_at, seq, transaction::text::bigint "
+        f"FROM ({' UNION ALL '.join(pieces)}) AS taken ORDER BY seq"
+    )
+    return query, bound

@@ -1,0 +1,208 @@
+"""Real PostgreSQL, MLflow, Airflow and a Celery worker, started and stopped on loopback."""
+
+import http.client as http_client
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from local import airflow, environment, http, postgres, services
+from local.commands import AIRFLOW_COMPONENTS, COMMANDS, RANKER_POOL
+from local.home import Home
+from local.processes import LOOPBACK, Register, free_port, launch, stop, wait_ready
+from local.services import Stack
+
+pytestmark = pytest.mark.services
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    place = tmp_path_factory.mktemp("stack")
+    (place / "dags").mkdir()
+    with services.stack(place / "home", dags=place / "dags") as running:
+        yield running
+    assert processes_of(place) == []
+
+
+def processes_of(place: Path) -> list[str]:
+    """Command lines and environments that name the folder: whatever was started from it."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            told = [*process.cmdline(), *process.environ().values()]
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        if process.pid != os.getpid() and any(str(place) in part for part in told):
+            found.append(" ".join(process.cmdline()))
+    return found
+
+
+def test_postgres_has_the_four_databases_and_needs_the_password(tmp_path: Path) -> None:
+    with postgres.server(tmp_path) as server:
+        for name in postgres.DATABASES:
+            with server.connect(name) as connection:
+                assert connection.execute("SELECT 1").fetchone() == (1,)
+        with pytest.raises(Exception, match="password authentication failed"):
+            postgres.PostgresServer(server.service, "guessed").connect("shop")
+        listening = psutil.Process(server.service.pid).net_connections(kind="inet")
+        assert {connection.laddr.ip for connection in listening} == {LOOPBACK}
+    assert server.service.process() is None
+
+
+def test_postgres_keeps_what_was_committed_and_its_port(tmp_path: Path) -> None:
+    home, register = Home(tmp_path), Register(tmp_path / "services.json")
+
+    def start() -> postgres.PostgresServer:
+        return postgres.start(
+            home.postgres,
+            password=home.keys().postgres_password,
+            log=home.logs / "postgres.log",
+            register=register,
+        )
+
+    first = start()
+    with first.connect("ledger") as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+    assert start().service == first.service
+    register.path.unlink()
+    assert start().service.pid == first.service.pid
+    postgres.shut_down(first.service)
+    second = start()
+    with second.connect("ledger") as connection:
+        assert connection.execute("SELECT answer FROM kept").fetchone() == (42,)
+    assert second.port == first.port
+    postgres.shut_down(second.service)
+    assert processes_of(tmp_path) == []
+
+
+def test_every_component_is_healthy(stack: Stack) -> None:
+    assert airflow.healthy(stack.airflow_url) == set(AIRFLOW_COMPONENTS)
+    assert http.get(f"{stack.mlflow_url}/health") == b"OK"
+
+
+def test_everything_listens_on_loopback_only(stack: Stack) -> None:
+    for service in Register(stack.home.services_file).read().values():
+        leader = psutil.Process(service.pid)
+        for process in (leader, *leader.children(recursive=True)):
+            for connection in process.net_connections(kind="inet"):
+                if connection.status == psutil.CONN_LISTEN:
+                    assert connection.laddr.ip == LOOPBACK, service.name
+
+
+def test_the_pool_has_one_slot(stack: Stack) -> None:
+    token = airflow.token(stack.airflow_url)
+    answer = http.get(f"{stack.airflow_url}/api/v2/pools/{RANKER_POOL}", token)
+    assert answer is not None
+    assert json.loads(answer)["slots"] == 1
+
+
+def test_starting_again_changes_nothing(stack: Stack) -> None:
+    before = Register(stack.home.services_file).read()
+    again = services.start(stack.home, dags=Path(stack.environment["AIRFLOW__CORE__DAGS_FOLDER"]))
+    assert Register(stack.home.services_file).read() == before
+    assert again.environment == stack.environment
+
+
+def test_no_secret_is_on_a_command_line_or_in_a_log(stack: Stack) -> None:
+    keys = stack.home.keys()
+    secrets = [keys.postgres_password, keys.pseudonym_key, keys.airflow_fernet_key]
+    shown = [" ".join(process.cmdline()) for process in _family(stack)]
+    shown += [path.read_text(errors="replace") for path in stack.home.logs.glob("*.log")]
+    assert not [text for text in shown for secret in secrets if secret in text]
+
+
+def test_the_settings_file_is_private_and_leads_to_this_airflow(stack: Stack) -> None:
+    path = stack.home.environment_file
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    program = environment.program(("airflow",))[0]
+    said = subprocess.run(
+        ["bash", "-c", f'source "{path}" && "{program}" pools get {RANKER_POOL} --output json'],
+        env=environment.inherited(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(said.stdout[said.stdout.index("[") :])[0]["slots"] in (1, "1")
+
+
+def test_mlflow_takes_a_run_and_an_artifact(stack: Stack, tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text("kept")
+    code = (
+        "import mlflow, sys; mlflow.set_experiment('probe'); run = mlflow.start_run(); "
+        "mlflow.log_metric('m', 1.5); mlflow.log_artifact(sys.argv[1]); mlflow.end_run(); "
+        "print(mlflow.artifacts.load_text(run.info.artifact_uri + '/note.txt'))"
+    )
+    assert "kept" in stack.run("python", "-c", code, str(tmp_path / "note.txt"))
+
+
+def test_mlflow_turns_away_a_foreign_host_name(stack: Stack) -> None:
+    host, port = stack.mlflow_url.removeprefix("http://").split(":")
+    connection = http_client.HTTPConnection(host, int(port))
+    connection.request(
+        "GET",
+        "/api/2.0/mlflow/experiments/search?max_results=1",
+        headers={"Host": "evil.example"},
+    )
+    assert connection.getresponse().status == 403
+    connection.close()
+
+
+@pytest.mark.skipif(
+    shutil.which("redis-server") is None, reason="needs redis-server (Debian: redis-server)"
+)
+def test_the_celery_worker_of_compose_starts_and_answers(stack: Stack, tmp_path: Path) -> None:
+    port = free_port()
+    redis = launch(
+        "redis",
+        ["redis-server", "--bind", LOOPBACK, "--port", str(port), "--save", "", "--dir", "."],
+        environment=environment.inherited(),
+        log=tmp_path / "redis" / "log",
+        port=port,
+    )
+    database = stack.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+    variables = {
+        **environment.inherited(),
+        **stack.environment,
+        "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+        "AIRFLOW__CELERY__BROKER_URL": f"redis://{LOOPBACK}:{port}/0",
+        "AIRFLOW__CELERY__RESULT_BACKEND": f"db+{database}",
+        "AIRFLOW__CELERY__WORKER_CONCURRENCY": "1",
+    }
+    worker = launch(
+        "worker",
+        environment.program(COMMANDS["airflow-worker"]),
+        environment=variables,
+        log=tmp_path / "worker.log",
+    )
+    try:
+        wait_ready(worker, lambda: " ready." in Path(worker.log).read_text(), 120)
+        ping = subprocess.run(
+            environment.program(
+                (
+                    *("celery", "--app", "airflow.providers.celery.executors.celery_executor.app"),
+                    *("inspect", "ping"),
+                )
+            ),
+            env=variables,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "pong" in ping.stdout, ping.stdout + ping.stderr
+    finally:
+        stop([worker, redis], 15, signal.SIGTERM)
+
+
+def _family(stack: Stack) -> list[psutil.Process]:
+    leaders = [
+        psutil.Process(service.pid)
+        for service in Register(stack.home.services_file).read().values()
+    ]
+    return [*leaders, *(child for one in leaders for child in one.children(recursive=True))]
