@@ -14,7 +14,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from pipelines.shared.errors import LedgerUnavailable
+from pipelines.shared.errors import LedgerUnavailable, SettingsError
 from pipelines.shared.intervals import Interval, utc
 
 _metadata = sa.MetaData()
@@ -147,12 +147,19 @@ class Ledger:
         surface: the ranking surface's name.
 
     Raises:
+        SettingsError: the URL is none.
         LedgerUnavailable: the database cannot be reached.
     """
 
     def __init__(self, url: str, shop: str, surface: str) -> None:
         self._shop, self._surface = shop, surface
-        self._engine = sa.create_engine(url, poolclass=sa.NullPool)
+        try:
+            self._engine = sa.create_engine(url, poolclass=sa.NullPool)
+        except sa.exc.ArgumentError as error:
+            raise SettingsError(
+                "FRESHRANK_LEDGER_URL is no SQLAlchemy URL; write it as "
+                "postgresql+psycopg://user:password@host:port/ledger"
+            ) from error
         with self._connect() as connection:
             present = sa.inspect(connection).has_table(_locks.name)
         if not present:

@@ -21,6 +21,7 @@ _ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "GIT_PYTHON_REFRESH": "quiet",
 }
+_SERVERS = ("http://", "https://")
 _AWAY = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 
 
@@ -34,7 +35,7 @@ def require_reachable(uri: str) -> None:
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    if not uri.startswith(("http://", "https://")):
+    if not uri.startswith(_SERVERS):
         return
     try:
         with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=PROBE_TIMEOUT_S):  # noqa: S310
@@ -52,12 +53,13 @@ def require_reachable(uri: str) -> None:
 def answering(uri: str) -> Iterator[None]:
     """Turn the errors of an MLflow server that goes away into `TrackingUnavailable`.
 
-    MLflow's own refusals (a wrong name, a missing right) pass through.
+    MLflow's own refusals (a wrong name, a missing right) pass through, and so does whatever a
+    store says that is no server.
     """
     try:
         yield
     except Exception as error:
-        if not _away(error):
+        if not uri.startswith(_SERVERS) or not _away(error):
             raise
         raise _unavailable(uri, error) from error
 

@@ -1,0 +1,162 @@
+"""Three intervals through a real scheduler; then the last one again, which changes nothing."""
+
+from __future__ import annotations
+
+import json
+
+import mlflow
+import pytest
+import sqlalchemy as sa
+from deltalake import DeltaTable
+
+from pipelines.shared.hashing import content_hash
+from pipelines.shared.intervals import Interval
+from pipelines.shared.run import Run
+
+pytestmark = [pytest.mark.services, pytest.mark.airflow, pytest.mark.timeout(1500)]
+
+DAG = "ranker_update"
+FIRST = Interval.of("2017-01-02", "2017-02-27")
+WEEKS = (Interval.of("2017-02-27", "2017-03-06"), Interval.of("2017-03-06", "2017-03-13"))
+
+
+@pytest.fixture(scope="module")
+def replayed(running, api, wait_for_runs):
+    """The first model from the trigger form, then two weeks from a backfill with default flags."""
+    while api(f"dags/{DAG}") is None:
+        pass
+    form = {"start": "2017-01-02", "end": "2017-02-27"}
+    assert api(f"dags/{DAG}/dagRuns", {"logical_date": None, "conf": form}) == 200
+    assert [run["state"] for run in wait_for_runs(DAG, "manual", 1)] == ["success"]
+    running.airflow(
+        *("backfill", "create", "--dag-id", DAG),
+        *("--from-date", "2017-02-27", "--to-date", "2017-03-06"),
+    )
+    runs = wait_for_runs(DAG, "backfill", len(WEEKS))
+    assert [run["state"] for run in runs] == ["success"] * len(WEEKS)
+    return runs
+
+
+def everything(settings):
+    """All that a run leaves: the lake's rows, the ledger's facts, the registry's versions."""
+    run = Run.of(settings, "completejourney", WEEKS[-1])
+    root = run.lake.local_root
+    tables = sorted(path.parent for path in root.rglob("_delta_log"))
+    lake = {}
+    for path in tables:
+        table = DeltaTable(path).to_pyarrow_table()
+        order = [(name, "ascending") for name in table.column_names]
+        lake[str(path.relative_to(root))] = content_hash(table.sort_by(order))
+    models = {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("models/**/*.txt"))
+    }
+    engine = sa.create_engine(settings.ledger_url.get_secret_value(), poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        ledger = {
+            name: [
+                {key: value for key, value in row.items() if key != "seconds"}
+                for row in connection.execute(
+                    sa.text(f"select * from {name} order by 1, 2, 3")
+                ).mappings()
+            ]
+            for name in ("freshrank_manifests", "freshrank_versions", "freshrank_decisions")
+        }
+    client = mlflow.MlflowClient(settings.mlflow_uri, settings.mlflow_uri)
+    registry = {
+        model.name: (
+            dict(model.aliases),
+            sorted(
+                (version.version, version.run_id, tuple(sorted(version.tags.items())))
+                for version in client.search_model_versions(f"name='{model.name}'")
+            ),
+        )
+        for model in client.search_registered_models()
+    }
+    return {"lake": lake, "models": models, "ledger": ledger, "registry": registry}
+
+
+def test_a_live_schedule_waits_for_the_shops_clock(replayed, wait_for_runs):
+    (scheduled,) = wait_for_runs(DAG, "scheduled", 1)
+    assert scheduled["state"] == "success"
+
+
+def test_every_interval_is_decided_with_reasons(replayed, running):
+    report = json.loads(running.run("python", "-m", "pipelines", "status", "--json"))
+    assert [entry["start"][:10] for entry in report["intervals"]] == [
+        "2017-01-02", "2017-02-27", "2017-03-06",
+    ]  # fmt: skip
+    first, *later = report["intervals"]
+    assert first["verdict"] == "promote"
+    assert first["promoted"] == 1
+    for entry in report["intervals"]:
+        assert entry["reasons"]
+        assert entry["extracted"] == entry["valid"] + entry["quarantined"] + entry["duplicates"]
+        assert entry["quarantined"] > 0
+        assert all(entry["seconds"][stage] > 0 for stage in ("extract", "features", "train"))
+    for entry in later:
+        assert entry["champion"]["version"] >= 1
+        assert len(entry["challengers"]) == 2
+        assert entry["gain"]["low"] <= entry["gain"]["mean"] <= entry["gain"]["high"]
+
+
+def test_the_alias_is_the_ledgers_champion(replayed, settings):
+    run = Run.of(settings, "completejourney", WEEKS[-1])
+    client = mlflow.MlflowClient(settings.mlflow_uri, settings.mlflow_uri)
+    found = client.get_model_version_by_alias("completejourney-basket", "champion")
+    assert int(found.version) == run.ledger.champion()
+
+
+def test_a_version_loads_as_pyfunc_and_takes_raw_features(replayed, settings):
+    mlflow.set_tracking_uri(settings.mlflow_uri)
+    model = mlflow.pyfunc.load_model("models:/completejourney-basket@champion")
+    example = model.input_example if hasattr(model, "input_example") else None
+    run = Run.of(settings, "completejourney", WEEKS[-1])
+    rows = run.lake.read("groups/basket", [WEEKS[-1]]).slice(0, 50).to_pandas()
+    scores = model.predict(rows[model.metadata.get_input_schema().input_names()])
+    assert len(scores) == 50
+    assert example is None or len(example)
+
+
+def test_the_lists_are_in_the_shops_database(replayed, settings, wait_for_runs):
+    runs = wait_for_runs("ranker_publish", "asset_triggered", 1)
+    assert runs[-1]["state"] == "success"
+    engine = sa.create_engine(settings.connection("completejourney"), poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        longest, shoppers, households = connection.execute(
+            sa.text(
+                "select max(n), count(*), (select count(*) from households) from "
+                "(select count(*) n from freshrank_basket group by shopper_id) lists"
+            )
+        ).one()
+    assert longest == 20
+    assert shoppers == households
+
+
+def test_a_finished_interval_run_again_changes_nothing(replayed, running, settings, wait_for_runs):
+    before = everything(settings)
+    running.airflow(
+        *("backfill", "create", "--dag-id", DAG, "--reprocess-behavior", "completed"),
+        *("--from-date", "2017-03-06", "--to-date", "2017-03-06"),
+    )
+    runs = wait_for_runs(DAG, "backfill", len(WEEKS))
+    assert [run["state"] for run in runs] == ["success"] * len(WEEKS)
+    after = everything(settings)
+    for part in before:
+        assert after[part] == before[part], part
+
+
+def test_dags_test_runs_the_next_week(replayed, running, settings):
+    form = json.dumps({"start": "2017-03-13", "end": "2017-03-20"})
+    running.airflow("dags", "test", DAG, "--conf", form, timeout_s=400)
+    decided = Run.of(settings, "completejourney", WEEKS[-1]).ledger.decisions()
+    assert decided[-1].interval == Interval.of("2017-03-13", "2017-03-20")
+
+
+def test_an_older_interval_never_dethrones(replayed, running, settings):
+    run = Run.of(settings, "completejourney", WEEKS[-1])
+    champion = run.ledger.champion()
+    running.run("python", "-m", "pipelines", "run", "--start", "2016-12-26", "--end", "2017-01-02")
+    oldest = run.ledger.decisions()[0]
+    assert oldest.outcome == "reject"
+    assert run.ledger.champion() == champion
