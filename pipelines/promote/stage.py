@@ -1,0 +1,185 @@
+"""The stage's entry points."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipelines.promote.registry import MlflowRegistry, Registry
+from pipelines.shared.errors import PermanentError
+from pipelines.shared.ledger import Decision, Manifest, Outcome, champion_of
+from pipelines.shared.run import Run
+
+STAGE = "promote"
+
+
+class NotEvaluated(PermanentError):
+    """The interval was never evaluated."""
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What was decided on an interval, now or by an earlier run of it."""
+
+    outcome: Outcome
+    reasons: tuple[str, ...]
+    promoted: int | None
+    """The version that this decision made champion."""
+    champion: int | None
+    """The champion now; a later interval may have chosen it."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain JSON-able values."""
+        return {
+            "outcome": self.outcome,
+            "reasons": list(self.reasons),
+            "promoted": self.promoted,
+            "champion": self.champion,
+        }
+
+
+def promote(run: Run, registry: Registry | None = None) -> Decided:
+    """Follow the evaluation's verdict: make its challenger champion, if that still holds.
+
+    Under the surface's lock: an interval that was decided stays as it was decided; a promotion
+    becomes a rejection, with the reason, where a later interval was decided meanwhile or the
+    champion is no longer the one that was compared (law 7). Then the alias follows the ledger.
+
+    Args:
+        run: the interval.
+        registry: default: MLflow at the settings' URI.
+
+    Raises:
+        NotEvaluated: the interval has no evaluation.
+        TrackingUnavailable: the decision stands, but MLflow could not be told; a rerun heals.
+    """
+    return _decide(run, _proposal(run), registry)
+
+
+def reject(run: Run, registry: Registry | None = None) -> Decided:
+    """Record that the interval's challengers were turned away; the champion stays.
+
+    Args and errors: see `promote`.
+    """
+    proposal = _proposal(run)
+    if proposal.outcome == "promote":
+        reasons = ("turned away, though the gate would take it", *proposal.reasons)
+        proposal = replace(proposal, outcome="reject", promoted=None, reasons=reasons)
+    return _decide(run, proposal, registry)
+
+
+def _proposal(run: Run) -> Decision:
+    """The decision as the evaluation would have it."""
+    manifest = run.ledger.manifest("evaluate", run.shop.surface.name, run.interval)
+    if manifest is None:
+        raise NotEvaluated(
+            f"{run.shop.shop}: {run.interval} was never evaluated; run the stage evaluate first"
+        )
+    verdict = manifest.details["verdict"]
+    taken = verdict["outcome"] == "promote" and verdict["version"] is not None
+    return Decision(
+        interval=run.interval,
+        outcome="promote" if taken else "reject",
+        compared_with=manifest.details["compared_with"],
+        promoted=verdict["version"] if taken else None,
+        reasons=tuple(verdict["reasons"]),
+        evaluation=manifest.details["evaluation"],
+    )
+
+
+def settle(proposal: Decision, decided: list[Decision]) -> Decision:
+    """What stands after a proposal meets the decisions there are (law 7): a pure function.
+
+    Returns:
+        The decision that the interval already has; else the proposal, or its rejection.
+    """
+    for standing in decided:
+        if standing.interval.start == proposal.interval.start:
+            return standing
+    if proposal.outcome != "promote":
+        return proposal
+    later = [each.interval.end for each in decided if each.interval.end >= proposal.interval.end]
+    if later:
+        end = f"{max(later):%Y-%m-%dT%H:%M:%SZ}"
+        return _turned_away(
+            proposal,
+            f"the later interval that ends {end} was decided already; replaying history never "
+            "dethrones a newer champion",
+            {"overtaken_by": end},
+        )
+    champion = champion_of(decided)
+    if champion != proposal.compared_with:
+        return _turned_away(
+            proposal,
+            f"the champion is {_named(champion)} now, and the comparison was with "
+            f"{_named(proposal.compared_with)}; the next interval compares with the new one",
+            {},
+        )
+    return proposal
+
+
+def _turned_away(proposal: Decision, reason: str, told: dict[str, Any]) -> Decision:
+    return replace(
+        proposal,
+        outcome="reject",
+        promoted=None,
+        reasons=(reason, *proposal.reasons),
+        evaluation={**proposal.evaluation, **told},
+    )
+
+
+def _named(version: int | None) -> str:
+    return "none" if version is None else f"version {version}"
+
+
+def _decide(run: Run, proposal: Decision, registry: Registry | None) -> Decided:
+    started = time.perf_counter()
+    surface = run.shop.surface.name
+    registry = registry or MlflowRegistry(run.settings.mlflow_uri, run.shop.shop, surface)
+    with run.ledger.lock(f"decide/{surface}") as connection:
+        known = run.ledger.decisions(connection)
+        decision = settle(proposal, known)
+        if decision not in known:
+            run.ledger.decide(decision, connection)
+    champion = synchronise(run, registry)
+    versions = {
+        each["strategy"]: each["version"]
+        for each in decision.evaluation.get("challengers", [])
+        if each.get("version") is not None
+    }
+    registry.mark(decision, versions)
+    _record(run, decision, started)
+    return Decided(decision.outcome, decision.reasons, decision.promoted, champion)
+
+
+def synchronise(run: Run, registry: Registry) -> int | None:
+    """Make the registry's alias say what the ledger says.
+
+    Under the lock, so that of two promotions the one that reads later also writes later.
+
+    Returns:
+        The champion.
+    """
+    with run.ledger.lock(f"decide/{run.shop.surface.name}") as connection:
+        champion = champion_of(run.ledger.decisions(connection))
+        registry.follow(champion)
+    return champion
+
+
+def _record(run: Run, decision: Decision, started: float) -> None:
+    told = {"outcome": decision.outcome, "promoted": decision.promoted}
+    digest = hashlib.sha256(json.dumps([told, list(decision.reasons)]).encode()).hexdigest()
+    run.ledger.record(
+        Manifest(
+            STAGE,
+            run.shop.surface.name,
+            run.interval,
+            counts={"promoted": int(decision.promoted is not None)},
+            content_hash=digest,
+            details=told,
+            seconds=round(time.perf_counter() - started, 3),
+        )
+    )

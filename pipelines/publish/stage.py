@@ -1,0 +1,113 @@
+"""The stage's entry point."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.publish.lists import top
+from pipelines.publish.table import PublishedTable, Stamp
+from pipelines.shared import booster
+from pipelines.shared import columns as c
+from pipelines.shared.errors import PermanentError
+from pipelines.shared.hashing import content_hash
+from pipelines.shared.ledger import Manifest, Version
+from pipelines.shared.run import Run
+
+STAGE = "publish"
+
+
+class NotServed(PermanentError):
+    """The features of the shoppers at the interval's end were never written."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the shop reads now."""
+
+    table: str
+    interval: str
+    version: int | None
+    """The champion that made the lists; None where there is none yet."""
+    shoppers: int
+    rows: int
+    kept: str | None = None
+    """Why the lists that stood were left as they are; None when they were replaced."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain JSON-able values."""
+        return asdict(self)
+
+
+def run(run: Run) -> Published:
+    """Replace the published lists by the champion's, as of the end of the run's last step.
+
+    Raises:
+        NotServed: `serving/<surface>` has no partition for the step.
+        FeatureMismatch: the champion wants a feature that the shoppers lack.
+        UnsoundScores: the champion gave a score that is no number; the lists stay.
+        SourceUnavailable: the shop's database does not answer; the lists stay.
+        TableUnusable: the table has other columns, or may not be written.
+    """
+    started = time.perf_counter()
+    surface, last = run.shop.surface, run.steps[-1]
+    name = surface.publish_to or f"freshrank_{surface.name}"
+    number = run.ledger.champion()
+    if number is None:
+        return Published(name, last.key, None, 0, 0, "there is no champion yet")
+    lists = _lists(run, run.ledger.version(number))
+    if lists.num_rows == 0:
+        return Published(name, last.key, number, 0, 0, "no shopper has a candidate")
+    table = _table(run, name)
+    stamp = Stamp(number, last.start, datetime.now(UTC))
+    newer = table.replace(lists, stamp)
+    shoppers = len(pc.unique(lists[c.SHOPPER]))
+    if newer is not None:
+        kept = f"lists of the later interval that starts {newer:%Y-%m-%dT%H:%M:%SZ} stand"
+        return Published(table.name, last.key, number, 0, 0, kept)
+    published = Published(table.name, last.key, number, shoppers, lists.num_rows)
+    run.ledger.record(
+        Manifest(
+            STAGE,
+            surface.name,
+            last,
+            counts={"shoppers": shoppers, "rows": lists.num_rows},
+            content_hash=content_hash(lists),
+            details={"version": number, "table": table.name},
+            seconds=round(time.perf_counter() - started, 3),
+        )
+    )
+    return published
+
+
+def _lists(run: Run, champion: Version) -> pa.Table:
+    surface, last = run.shop.surface, run.steps[-1]
+    path = run.lake.local_root / champion.artifact
+    features = booster.card(path).features
+    table = f"serving/{surface.name}"
+    if last.key not in run.lake.intervals(table):
+        raise NotServed(
+            f"{table} has nothing for {last}; run features.serve for the interval first"
+        )
+    present = set(run.lake.dataset(table).schema.names)
+    wanted = [c.SHOPPER, c.ITEM, *(feature for feature in features if feature in present)]
+    candidates = run.lake.read(table, [last], wanted)
+    return top(candidates, booster.score(path, candidates, run.settings.threads), surface.top_k)
+
+
+def _table(run: Run, name: str) -> PublishedTable:
+    shop = run.shop
+    shoppers = shop.tables[shop.shopper.table].stored_columns()
+    items = shop.tables[shop.item.table].stored_columns()
+    return PublishedTable(
+        run.source_url,
+        shop.source.schema_name,
+        name,
+        shoppers[shop.shopper.id],
+        items[shop.item.id],
+    )
