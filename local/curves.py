@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -113,11 +114,11 @@ def show(console: Console, settings: Settings, shop: str, weeks: list[Week], sha
     surface = load_shop(shop, settings.shops).surface.name
     ledger = Ledger(settings.ledger_url.get_secret_value(), shop, surface)
     console.print()
-    console.print(status.table(status.status(ledger, shop)))
+    console.print(*status.tables(status.status(ledger, shop)), sep="\n")
     console.print(
         f"\nThe same weeks, NDCG@10 on each week's forward holdout ({share:.0%} of the households)"
     )
-    table = Table(pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("week", "groups", "frozen", "served", "retrained", "update s", "retrain s"):
         table.add_column(name, justify="left" if name == "week" else "right")
     for week in weeks:
@@ -145,7 +146,7 @@ def _means(weeks: list[Week]) -> list[str]:
 
 
 def plot(weeks: list[Week], path: Path) -> Path:
-    """Draw the three curves, as gains over the frozen model, into a PNG."""
+    """Draw the three curves into a PNG."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -160,7 +161,8 @@ def plot(weeks: list[Week], path: Path) -> Path:
     }
     for name, (colour, line) in styles.items():
         values = [getattr(week, name) for week in weeks]
-        axes.plot(places, values, line, marker="o", color=colour, label=name, linewidth=2)
+        label = f"{name}, mean {sum(values) / len(values):.4f}"
+        axes.plot(places, values, line, marker="o", color=colour, label=label, linewidth=2)
     axes.set_xticks(list(places), [week.start[5:] for week in weeks])
     axes.set_xlabel("week of 2017, by its first day")
     axes.set_ylabel("NDCG@10 on the week's forward holdout")

@@ -94,7 +94,7 @@ def status_command(shop: ShopName = None, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(report))
     elif report["intervals"]:
-        Console(highlight=False).print(status.table(report))
+        Console(highlight=False).print(*status.tables(report), sep="\n")
     else:
         typer.echo(f"{name}: no interval was decided yet; `make demo` or `python -m pipelines run`")
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from pipelines.shared.ledger import Decision, Ledger, Manifest
 from pipelines.shared.run import Run
 
+_LOOK: dict[str, Any] = {"box": SIMPLE_HEAD, "pad_edge": False, "padding": (0, 1, 0, 0)}
 STAGES = ("extract", "validate", "features", "train", "evaluate", "promote")
 
 
@@ -57,47 +59,48 @@ def _interval(decision: Decision, manifests: list[Manifest]) -> dict[str, Any]:
     }
 
 
-def table(report: dict[str, Any]) -> Table:
-    """The report as a table that a person can scan."""
+def tables(report: dict[str, Any]) -> list[Table]:
+    """The report as tables that a person can scan on 80 columns: decisions, reasons, seconds."""
     champion = report["champion"]
-    title = f"{report['shop']}: champion is version {champion}" if champion else report["shop"]
-    shown = Table(title=title, title_justify="left", show_lines=False, pad_edge=False)
-    for name in ("interval", "changed", "quarantined", "champion", "challenger", "gain"):
-        shown.add_column(name, justify="left" if name == "interval" else "right", no_wrap=True)
-    shown.add_column("verdict", no_wrap=True)
-    shown.add_column("reason", ratio=1)
-    shown.add_column("seconds", justify="right", no_wrap=True)
+    title = f"{report['shop']}: " + (f"champion is v{champion}" if champion else "no champion yet")
+    decisions = _table(
+        title, "interval", "changed\nset aside", "champion", "challenger", "gain", "verdict"
+    )
+    why = Table("interval", "why", **_LOOK)
+    seconds = _table("Seconds per stage", "interval", *STAGES)
     for entry in report["intervals"]:
-        shown.add_row(*_cells(entry))
-    return shown
+        decisions.add_row(f"{entry['start'][:10]}\n{entry['end'][:10]}", *_figures(entry))
+        why.add_row(entry["start"][:10], entry["reasons"][0] if entry["reasons"] else "–")
+        seconds.add_row(entry["start"][:10], *(f"{each:.1f}" for each in entry["seconds"].values()))
+    return [decisions, why, seconds]
 
 
-def _cells(entry: dict[str, Any]) -> list[str]:
+def _table(title: str, first: str, *names: str) -> Table:
+    made = Table(title=title, title_justify="left", **_LOOK)
+    made.add_column(first, no_wrap=True)
+    for name in names:
+        made.add_column(name, justify="right", no_wrap=True)
+    return made
+
+
+def _figures(entry: dict[str, Any]) -> list[str]:
     gain, champion = entry["gain"], entry["champion"]
     best = max(
         entry["challengers"], key=lambda challenger: challenger["ndcg_at_10"] or 0.0, default=None
     )
-    verdict = "[bold green]promote[/]" if entry["verdict"] == "promote" else "[yellow]reject[/]"
-    if entry["promoted"]:
-        verdict += f" v{entry['promoted']}"
+    promoted = f"[bold green]promote[/]\nv{entry['promoted']}"
     return [
-        f"{entry['start'][:10]} … {entry['end'][5:10]}",
-        f"{entry['extracted']:,}",
-        f"{entry['quarantined']:,}",
-        f"{_score(champion)}",
-        f"{best['strategy']} {_score(best)}" if best else "–",
-        f"{gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]" if gain else "–",
-        verdict,
-        entry["reasons"][0] if entry["reasons"] else "–",
-        " ".join(f"{seconds:.1f}" for seconds in entry["seconds"].values()),
+        f"{entry['extracted']:,}\n{entry['quarantined']:,}",
+        f"v{champion['version']}\n{_score(champion)}" if champion else "–",
+        f"{best['strategy']}\n{_score(best)}" if best else "–",
+        f"{gain['mean']:+.4f}\n[{gain['low']:+.4f}, {gain['high']:+.4f}]" if gain else "–",
+        promoted if entry["promoted"] else "[yellow]reject[/]",
     ]
 
 
-def _score(model: dict[str, Any] | None) -> str:
-    if not model or model.get("ndcg_at_10") is None:
-        return "–"
-    name = f"v{model['version']} " if model.get("version") and "strategy" not in model else ""
-    return f"{name}{model['ndcg_at_10']:.4f}"
+def _score(model: dict[str, Any]) -> str:
+    score = model.get("ndcg_at_10")
+    return "–" if score is None else f"{score:.4f}"
 
 
 def of_run(run: Run) -> dict[str, Any]:

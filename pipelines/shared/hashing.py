@@ -26,7 +26,8 @@ def draw(salt: str, *columns: Any) -> npt.NDArray[np.float64]:
     )
     codes = pd.util.hash_pandas_object(frame, index=False, categorize=True).to_numpy(np.uint64)
     salted = codes ^ np.uint64(int.from_bytes(hashlib.sha256(salt.encode()).digest()[:8], "little"))
-    return (_mix(salted) >> np.uint64(11)).astype(np.float64) / float(1 << 53)
+    upper = _mix(salted) >> np.uint64(11)
+    return upper.astype(np.float64) / float(1 << 53)
 
 
 def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

@@ -25,7 +25,7 @@ class OpenInterval(BaseSensorOperator):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(
             mode="reschedule",
-            poke_interval=arguments.pop("poke_interval", 3.0),
+            poke_interval=arguments.pop("poke_interval", 10.0),
             timeout=arguments.pop("timeout", 24 * 3600.0),
             **arguments,
         )

@@ -1,0 +1,146 @@
+"""What to train in a run: from which parent, on which groups, by which strategies."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from pipelines.shared import booster, vocabulary
+from pipelines.shared.booster import ModelCard
+from pipelines.shared.declaration import Gate
+from pipelines.shared.errors import CorruptPartition
+from pipelines.shared.ledger import Manifest, Version
+from pipelines.shared.run import Run
+from pipelines.train import recipe
+from pipelines.train.groups import Catalogue
+
+ROUNDS: Final = {"boost": recipe.BOOST_ROUNDS, "refit_boost": recipe.REFIT_ROUNDS}
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The champion that challengers continue from (law 6)."""
+
+    version: Version
+    path: Path
+    card: ModelCard
+
+    @property
+    def megabytes(self) -> float:
+        """Size of the model text."""
+        return self.path.stat().st_size / 1e6
+
+
+@dataclass(frozen=True)
+class Strategies:
+    """What to train, and what is to be said about it."""
+
+    names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def cut(run: Run) -> datetime:
+    """Groups that matured before it may be learned; those from it on are the forward holdout."""
+    return run.interval.end - timedelta(days=run.shop.learning.holdout_days)
+
+
+def steps(run: Run) -> list[Manifest]:
+    """The features stage's manifests of steps with groups, up to the run's end, oldest first."""
+    return [
+        manifest
+        for manifest in run.ledger.manifests("features", run.shop.surface.name)
+        if manifest.interval.end <= run.interval.end and manifest.counts["groups"] > 0
+    ]
+
+
+def replay(run: Run, known: list[Manifest]) -> list[Manifest]:
+    """The bounded window of a first or compacted model: steps with today's features.
+
+    Args:
+        known: see `steps`; at least one.
+    """
+    since = known[-1].interval.end - recipe.REPLAY_STEPS * run.shop.grid.step
+    today = Catalogue.of(known[-1])
+    return [step for step in known if step.interval.start >= since and Catalogue.of(step) == today]
+
+
+def codes(run: Run, catalogue: Catalogue) -> dict[str, dict[str, int]]:
+    """The stored codes of the categorical features, as known at the run's end."""
+    known = vocabulary.read(run.lake, run.interval.end)
+    return {name: known.get(name, {}) for name in catalogue.categorical}
+
+
+def parent(run: Run) -> Parent | None:
+    """The champion as decided by intervals that ended before the run's began, by version number.
+
+    Raises:
+        CorruptPartition: its model text is gone or is not the one that was registered.
+    """
+    number = run.ledger.champion(before=run.interval.start)
+    if number is None:
+        return None
+    version = run.ledger.version(number)
+    path = run.lake.local_root / version.artifact
+    if not path.is_file():
+        raise CorruptPartition(
+            f"version {number}, the champion before {run.interval}, has no model text at {path}; "
+            f"rerun training of {version.interval}, or restore the file from a backup"
+        )
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != version.content_hash:
+        raise CorruptPartition(
+            f"the model text of version {number} at {path} is not the one that was registered "
+            f"(SHA-256 {found[:12]}…, registered {version.content_hash[:12]}…); restore the file "
+            f"from a backup, or rerun training of {version.interval}"
+        )
+    return Parent(version, path, booster.card(path))
+
+
+def strategies(
+    parent: Parent, catalogue: Catalogue, codes: dict[str, dict[str, int]], gate: Gate
+) -> Strategies:
+    """Continue the parent where its features and the budgets allow, compact otherwise (law 9)."""
+    if mismatch := _mismatch(parent, catalogue, codes):
+        return Strategies(("compact",), (f"compact, because {mismatch}",))
+    over = {name: why for name, more in ROUNDS.items() if (why := _over(parent, more, gate))}
+    kept = tuple(name for name in ROUNDS if name not in over)
+    notes = tuple(f"compact instead of {name}, because {why}" for name, why in over.items())
+    return Strategies((*kept, "compact") if over else kept, notes)
+
+
+def _mismatch(parent: Parent, catalogue: Catalogue, codes: dict[str, dict[str, int]]) -> str | None:
+    """Why the parent's trees would misread today's groups; None if they do not."""
+    card, number = parent.card, parent.version.version
+    if card.features != catalogue.features:
+        lost = sorted(set(card.features) - set(catalogue.features))
+        new = sorted(set(catalogue.features) - set(card.features))
+        changes = [f"without {', '.join(lost)}"] if lost else []
+        changes += [f"with {', '.join(new)}"] if new else []
+        return f"version {number} has other features: today's are " + (
+            " and ".join(changes) or "in another order"
+        )
+    if card.categorical != catalogue.categorical:
+        return f"version {number} takes other features as categorical"
+    for name in card.categorical:
+        known = codes.get(name, {})
+        if moved := [
+            value
+            for value, code in card.vocabulary.get(name, {}).items()
+            if known.get(value) != code
+        ]:
+            return f"the codes of {name} that version {number} knows have changed: {moved[0]!r}"
+    return None
+
+
+def _over(parent: Parent, rounds: int, gate: Gate) -> str | None:
+    """The budget that so many more trees would pass; None if none."""
+    trees = parent.card.trees
+    if trees + rounds > gate.max_trees:
+        return f"{trees} + {rounds} trees would pass the budget of {gate.max_trees}"
+    megabytes = parent.megabytes * (1 + rounds / max(trees, 1))
+    if megabytes > gate.max_megabytes:
+        return f"{megabytes:.1f} MB would pass the budget of {gate.max_megabytes:.1f} MB"
+    return None

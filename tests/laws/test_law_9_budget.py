@@ -1,0 +1,68 @@
+"""Law 9: the model stays bounded; what would pass a budget is compacted instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines import train
+from pipelines.shared.challengers import Trained
+from tests.train import conftest as training
+from tests.train.baskets import Installation
+
+real_baskets, real_champion = training.real_baskets, training.real_champion
+install = training.install
+Trials = Callable[..., Trained]
+
+
+@pytest.fixture
+def second(tmp_path: Path, real_champion: Path) -> Trials:
+    """Train the week after a first model of 100 trees, with a changed gate."""
+    return lambda **gate: train.run(
+        Installation.at(tmp_path / "shop", real_champion, **gate).run(4)
+    )
+
+
+def _strategies(trained: Trained) -> list[str]:
+    return [each.strategy for each in trained.challengers]
+
+
+def test_within_the_budget_the_parent_is_continued(second: Trials) -> None:
+    trained = second(max_trees=108)
+    assert _strategies(trained) == ["boost", "refit_boost"]
+    assert [each.trees for each in trained.challengers] == [108, 105]
+    assert trained.notes == ()
+
+
+def test_a_strategy_that_would_pass_the_trees_gives_way_to_compact(second: Trials) -> None:
+    trained = second(max_trees=106)
+    assert _strategies(trained) == ["refit_boost", "compact"]
+    assert trained.notes == (
+        "compact instead of boost, because 100 + 8 trees would pass the budget of 106",
+    )
+    assert max(each.trees for each in trained.challengers) <= 106
+
+
+def test_where_none_can_be_continued_one_model_is_compacted(second: Trials) -> None:
+    trained = second(max_trees=40)
+    assert _strategies(trained) == ["compact"]
+    assert len(trained.notes) == 2
+    compacted = trained.challengers[0]
+    assert (compacted.trees, compacted.parent) == (40, 1)
+    assert compacted.trained_through == trained.cut
+    # The window holds what the parent had learned, and the new groups.
+    assert compacted.groups > trained.groups
+
+
+def test_a_model_never_passes_the_bytes(install: Callable[..., Installation]) -> None:
+    shop = install(warm_up_intervals=4, max_megabytes=0.05)
+    first = train.run(shop.run(0, 4)).challengers[0]
+    shop.promote(0, first, 4)
+    trained = train.run(shop.run(4))
+    assert _strategies(trained) == ["compact"]
+    assert "MB would pass the budget of 0.1 MB" in trained.notes[0]
+    for challenger in (first, *trained.challengers):
+        assert len(shop.text(challenger).encode()) <= 50_000
+        assert challenger.trees >= 1
