@@ -40,7 +40,7 @@ check: setup-dev ## Lint, formatting, types and import rules
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
-	@.venv/bin/lint-imports
+	@PYTHONPATH=.:plugins .venv/bin/lint-imports
 
 bench: setup-dev ## Measure what README's figures come from
 	@$(PYTHON) -m benchmarks

@@ -34,7 +34,7 @@ def ranker_publish() -> None:
         features.serve(run)
         return publish.run(run).as_dict()
 
-    publish()  # type: ignore[call-arg]
+    publish()
 
 
 ranker_publish()

@@ -50,7 +50,7 @@ def ranker_update() -> None:
 
     @task_group
     def ingest(table: str) -> None:
-        validate(extract(table))  # type: ignore[arg-type]
+        validate(extract(table))
 
     @task(pool="ranker")
     def features() -> dict[str, Any]:
@@ -89,7 +89,7 @@ def ranker_update() -> None:
     decide = PromoteOrReject(task_id="decide", evaluation=evaluation, pool="ranker")
 
     tables >> ingest.expand(table=tables.output) >> features() >> train() >> evaluation
-    evaluation >> decide >> [promote(), reject()]  # type: ignore[call-arg]
+    evaluation >> decide >> [promote(), reject()]
 
 
 ranker_update()

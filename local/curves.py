@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 import time
 from dataclasses import dataclass
@@ -139,7 +140,7 @@ def show(console: Console, settings: Settings, shop: str, weeks: list[Week], sha
 
 def _means(weeks: list[Week]) -> list[str]:
     def mean(name: str) -> float:
-        return sum(getattr(week, name) for week in weeks) / len(weeks)
+        return statistics.mean(float(getattr(week, name)) for week in weeks)
 
     scores = [f"{mean(name):.4f}" for name in ("frozen", "served", "retrained")]
     return [*scores, f"{mean('update_s'):.1f}", f"{mean('retrain_s'):.1f}"]

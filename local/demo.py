@@ -23,7 +23,6 @@ from local.home import Home
 from local.processes import Register
 from local.services import Stack
 from pipelines.shared.intervals import Interval
-from pipelines.shared.settings import Settings
 
 DAG = "ranker_update"
 FIRST = datetime(2017, 1, 2, tzinfo=UTC)
@@ -57,7 +56,7 @@ def main(share: float, weeks: int) -> None:
     with _bar(console) as bar:
         _first_model(stack, first, bar)
         _backfill(stack, later, bar)
-        settings = _settings(stack)
+        settings = stack.settings
         references = curves.references(settings, SHOP, first, later, bar)
     curves.show(console, settings, SHOP, references, share)
     plot = curves.plot(references, home.path / "demo.png")
@@ -106,12 +105,6 @@ def _start(home: Home, share: float, console: Console) -> Stack:
         stack = services.start(home, durability=postgres.THROWAWAY, components=CORE_COMPONENTS)
         loading.result()
     return stack
-
-
-def _settings(stack: Stack) -> Settings:
-    """The settings that Airflow's tasks have, for this process."""
-    environ.update({k: v for k, v in stack.environment.items() if not k.startswith("AIRFLOW")})
-    return Settings()  # type: ignore[call-arg]
 
 
 @dataclass(frozen=True)

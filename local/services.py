@@ -8,11 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from local import airflow, environment, mlflow_server, postgres
 from local.commands import AIRFLOW_COMPONENTS
 from local.home import PROJECT, Home, write_private
 from local.postgres import PostgresServer
 from local.processes import LOOPBACK, Register, Service, free_port, stop
+from pipelines.shared.settings import Settings
 
 STOP_GRACE_S = 5.0
 
@@ -26,6 +29,18 @@ class Stack:
     mlflow_url: str
     airflow_url: str
     environment: Mapping[str, str]
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that the installation's tasks have, for this process."""
+        given = self.environment
+        return Settings(
+            lake=given["FRESHRANK_LAKE"],
+            ledger_url=SecretStr(given["FRESHRANK_LEDGER_URL"]),
+            mlflow_uri=given["FRESHRANK_MLFLOW_URI"],
+            connections={environment.SHOP: SecretStr(self.postgres.url("shop"))},
+            pseudonym_key=SecretStr(given["FRESHRANK_PSEUDONYM_KEY"]),
+        )
 
     def airflow(self, *arguments: str, timeout_s: float = 300.0) -> str:
         """What an `airflow` command prints.
@@ -67,7 +82,7 @@ def start(
         dags: Airflow's dags folder.
         durability: `postgres.DURABLE` or `postgres.THROWAWAY`.
         settings: environment variables for Airflow and its tasks, on top of the usual ones.
-        components: which of Airflow's components; each costs some three seconds to start.
+        components: which of Airflow's components, if any; each costs some seconds to start.
     """
     with _only_one(home):
         return _start(home, dags, durability, settings or {}, components)
@@ -100,7 +115,8 @@ def _start(
     write_private(home.environment_file, environment.as_shell(variables))
     # MLflow makes its tables while Airflow makes its own.
     tracking = _start_mlflow(home, server, register, mlflow_port)
-    _start_airflow(home, register, variables, airflow_port, components)
+    if components:
+        _start_airflow(home, register, variables, airflow_port, components)
     mlflow_server.wait(tracking)
     airflow_url = f"http://{LOOPBACK}:{airflow_port}"
     return Stack(home, server, mlflow_url, airflow_url, variables)

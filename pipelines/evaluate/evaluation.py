@@ -94,18 +94,21 @@ def figures(
 
 
 def flat(result: Result | None, contest: Contest | None, best: Trial | None) -> dict[str, float]:
-    """The figures as MLflow's metrics of an interval's run: flat, finite, named for a legend."""
+    """The figures as MLflow's metrics of an interval's run: flat and finite.
+
+    Named `<metric>/<model>`: MLflow shows what stands before the slash as a section of charts.
+    """
     found: dict[str, float] = {}
     for name, splits in (result.figures if result else {}).items():
         for split, values in splits.items():
-            prefix = name if split == "forward" else f"{name}_memory"
-            found |= {f"{prefix}_{metric}": value for metric, value in values.items()}
+            prefix = "" if split == "forward" else "memory_"
+            found |= {f"{prefix}{metric}/{name}": value for metric, value in values.items()}
     for holdout in contest.holdouts if contest else ():
         found[f"{holdout.split}_groups"] = float(holdout.groups)
         if holdout.split == "forward":
             found["candidate_recall"] = holdout.candidate_recall
     if best is not None:
-        found["challenger_ndcg_at_10"] = best.forward.ndcg_at_10
+        found["ndcg_at_10/challenger"] = best.forward.ndcg_at_10
         found |= _edges("gain", best.forward.gain) | _edges("memory_gain", best.memory.gain)
     return {name: value for name, value in found.items() if math.isfinite(value)}
 

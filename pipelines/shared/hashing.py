@@ -25,7 +25,8 @@ def draw(salt: str, *columns: Any) -> npt.NDArray[np.float64]:
         {str(place): pd.Series(_plain(column)) for place, column in enumerate(columns)}
     )
     codes = pd.util.hash_pandas_object(frame, index=False, categorize=True).to_numpy(np.uint64)
-    salted = codes ^ np.uint64(int.from_bytes(hashlib.sha256(salt.encode()).digest()[:8], "little"))
+    key = np.uint64(int.from_bytes(hashlib.sha256(salt.encode()).digest()[:8], "little"))
+    salted: npt.NDArray[np.uint64] = np.bitwise_xor(codes, key)
     upper = _mix(salted) >> np.uint64(11)
     return upper.astype(np.float64) / float(1 << 53)
 

@@ -27,13 +27,13 @@ def interval_of(context: Mapping[str, Any]) -> Interval:
         return Interval.of(start, end)
     if start or end:
         raise IntervalError("give both `start` and `end`, or neither")
-    found = (context.get("data_interval_start"), context.get("data_interval_end"))
-    if found[0] is None or found[1] is None or found[0] == found[1]:
+    first, last = context.get("data_interval_start"), context.get("data_interval_end")
+    if first is None or last is None or first == last:
         raise IntervalError(
             "this run has no data interval; trigger it with the params `start` and `end`, "
             'e.g. --conf \'{"start": "2017-01-02", "end": "2017-01-09"}\''
         )
-    return Interval.of(*found)
+    return Interval.of(first, last)
 
 
 def run_of(context: Mapping[str, Any]) -> Run:

@@ -33,14 +33,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def settings(running: Stack) -> Settings:
     """The settings that the installation's tasks have."""
-    given = running.environment
-    return Settings(
-        lake=given["FRESHRANK_LAKE"],
-        ledger_url=given["FRESHRANK_LEDGER_URL"],
-        mlflow_uri=given["FRESHRANK_MLFLOW_URI"],
-        connections={"completejourney": running.postgres.url("shop")},
-        pseudonym_key=given["FRESHRANK_PSEUDONYM_KEY"],
-    )
+    return running.settings
 
 
 @pytest.fixture(scope="session")

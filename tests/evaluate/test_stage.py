@@ -67,7 +67,7 @@ def test_a_week_later_both_challengers_meet_the_champion(installation: Installat
     report = tracker.reports[-1]
     assert report.ordinal == 6
     assert {data.name for data in report.data} == {"groups", "memory"}
-    assert report.metrics["champion_ndcg_at_10"] == figures["champion"]["ndcg_at_10"]
+    assert report.metrics["ndcg_at_10/champion"] == figures["champion"]["ndcg_at_10"]
 
     scores = run.lake.read(SCORES, [run.interval])
     assert set(scores["model"].to_pylist()) == {"baseline", "champion", "boost", "refit"}

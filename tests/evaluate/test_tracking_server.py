@@ -119,8 +119,8 @@ def test_an_interval_is_a_run_and_each_challenger_a_child(
     assert {each.info.status for each in [parent, *children]} == {"FINISHED"}
     assert parent.data.tags["freshrank.verdict"] in ("promote", "reject")
     assert parent.data.tags["freshrank.decision"] == "reject"
-    for name in ("champion_ndcg_at_10", "baseline_ndcg_at_10", "gain_low", "candidate_recall",
-                 "champion_memory_ndcg_at_10", "champion_coverage_at_10"):  # fmt: skip
+    for name in ("ndcg_at_10/champion", "ndcg_at_10/baseline", "gain_low", "candidate_recall",
+                 "memory_ndcg_at_10/champion", "coverage_at_10/champion"):  # fmt: skip
         [point] = client.get_metric_history(parent.info.run_id, name)
         assert point.step == 6
     boost = children[0]

@@ -1,0 +1,164 @@
+"""The stage's entry points."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+import ibis
+import pyarrow as pa
+
+from pipelines.features import candidates, catalogue, rows, steps, storage
+from pipelines.features.engine import engine
+from pipelines.features.events import micros
+from pipelines.features.storage import Layout
+from pipelines.shared import columns
+from pipelines.shared import vocabulary as stored
+from pipelines.shared.errors import PermanentError
+from pipelines.shared.hashing import content_hash
+from pipelines.shared.intervals import Interval
+from pipelines.shared.run import Run
+
+STAGE = "features"
+
+
+class StepMissing(PermanentError):
+    """A step that this stage builds on was not validated, or not folded."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """What the stage made of a run's interval."""
+
+    surface: str
+    groups: int
+    rows: int
+    steps: tuple[dict[str, Any], ...]
+    """Of each step of the run: `start`, its counts, `content_hash`, `candidate_recall`."""
+    healed: tuple[str, ...]
+    """Earlier steps that were validated and not folded, and are now."""
+    features: tuple[str, ...]
+    categorical: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain values, for a task's result."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Served:
+    """The serving partition."""
+
+    surface: str
+    interval: str
+    shoppers: int
+    cold: int
+    """Shoppers without an order in the window; they get what is popular."""
+    rows: int
+    content_hash: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain values, for a task's result."""
+        return asdict(self)
+
+
+def run(run: Run) -> Built:
+    """Fold every validated step that is not folded yet, oldest first, and the run's own again.
+
+    Raises:
+        StepMissing: a step of the run was not validated.
+        CorruptPartition: a partition that is read is damaged.
+    """
+    layout = Layout(run.shop)
+    surface = run.shop.surface.name
+    validated = _validated(run)
+    if missing := [step for step in run.steps if step not in validated]:
+        raise StepMissing(
+            f"{run.shop.shop}: {missing[0]} was not validated for every table "
+            f"({', '.join(storage.tables_read(run.shop))}); run extract and validate for it first"
+        )
+    folded = {manifest.interval for manifest in run.ledger.manifests(STAGE, surface)}
+    healed = sorted(
+        step for step in validated - folded - set(run.steps) if step.end <= run.interval.end
+    )
+    with engine(run.settings) as opened:
+        for step in sorted({*healed, *run.steps}):
+            before = max((done for done in folded if done < step), default=None)
+            steps.take(run, opened, layout, step, before)
+            folded.add(step)
+    return _built(run, layout, healed)
+
+
+def _validated(run: Run) -> set[Interval]:
+    tables = storage.tables_read(run.shop)
+    done = {table: set[Interval]() for table in tables}
+    for manifest in run.ledger.manifests("validate"):
+        if manifest.subject in done:
+            done[manifest.subject].add(manifest.interval)
+    return set.intersection(*done.values())
+
+
+def _built(run: Run, layout: Layout, healed: list[Interval]) -> Built:
+    surface = run.shop.surface.name
+    told: list[dict[str, Any]] = []
+    for step in run.steps:
+        manifest = run.ledger.manifest(STAGE, surface, step)
+        if manifest is None:
+            raise StepMissing(f"{run.shop.shop}: {step} left no manifest; run features again")
+        told.append(
+            {"start": step.key, **manifest.counts, "content_hash": manifest.content_hash}
+            | {"candidate_recall": manifest.details["candidate_recall"]}
+        )
+    features = catalogue.catalogue(layout)
+    return Built(
+        surface,
+        sum(each["groups"] for each in told),
+        sum(each["rows"] for each in told),
+        tuple(told),
+        tuple(step.key for step in healed),
+        tuple(feature.name for feature in features),
+        tuple(feature.name for feature in features if feature.categorical),
+    )
+
+
+def serve(run: Run) -> Served:
+    """Write `serving/<surface>`: candidates and features of every shopper at the interval's end.
+
+    The same code as for groups; a shopper without orders gets what is popular.
+
+    Raises:
+        StepMissing: the run's last step was not folded.
+    """
+    layout = Layout(run.shop)
+    surface, last = run.shop.surface, run.steps[-1]
+    if run.ledger.manifest(STAGE, surface.name, last) is None:
+        raise StepMissing(f"{run.shop.shop}: {last} has no features yet; run features for it first")
+    schema = pa.schema(
+        {
+            columns.SHOPPER: layout.shopper,
+            columns.ITEM: layout.item,
+            **catalogue.types(catalogue.catalogue(layout)),
+        }
+    )
+    with engine(run.settings) as opened:
+        known = rows.as_of(run, opened, layout, run.interval.end, last)
+        everyone = opened.load(rows.snapshot(run, storage.SHOPPERS, layout.shoppers, last))
+        shoppers = opened.keep(everyone.select(columns.SHOPPER))
+        proposed = candidates.propose(opened, known.counters, shoppers)
+        capped = proposed.pairs.filter(proposed.pairs.prior_rank <= surface.max_candidates)
+        now = ibis.literal(micros(run.interval.end), "int64")
+        shown = capped.select(columns.SHOPPER, columns.ITEM, group_time=now, context_time=now)
+        built = rows.build(shown, known, proposed, layout)
+        served = opened.arrow(built, schema, columns.SHOPPER, columns.ITEM)
+        ids = pa.schema({columns.SHOPPER: layout.shopper})
+        cold = shoppers.anti_join(known.counters.shoppers, columns.SHOPPER)
+        nobody = opened.arrow(cold, ids, columns.SHOPPER).num_rows
+        count = opened.arrow(shoppers, ids, columns.SHOPPER).num_rows
+    run.lake.replace(f"serving/{surface.name}", last, served)
+    return Served(surface.name, last.key, count, nobody, served.num_rows, content_hash(served))
+
+
+def vocabulary(run: Run, until: datetime) -> dict[str, dict[str, int]]:
+    """Categorical feature → value → code, of the steps that began before `until`."""
+    return stored.read(run.lake, until)

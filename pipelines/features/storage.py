@@ -1,0 +1,183 @@
+"""The stage's lake tables: their schemas, and reading them as of a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+
+from pipelines.features.engine import conform
+from pipelines.shared import columns
+from pipelines.shared.declaration import Shop
+from pipelines.shared.intervals import Interval
+from pipelines.shared.run import Run
+
+EVENTS = "state/events"
+ITEMS = "state/items"
+PERIODS = "state/periods"
+SHOPPERS = "state/shoppers"
+OPEN_GROUPS = "state/open_groups"
+
+_TIME = pa.timestamp("us", tz="UTC")
+_CHANGE: dict[str, pa.DataType] = {
+    columns.OP: pa.string(),
+    columns.COMMITTED_AT: _TIME,
+    columns.POSITION: pa.int64(),
+}
+
+
+def _schema(types: dict[str, pa.DataType]) -> pa.Schema:
+    return pa.schema([pa.field(name, kind) for name, kind in types.items()])
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Schemas of the stage's tables for one shop."""
+
+    shop: Shop
+
+    @property
+    def shopper(self) -> pa.DataType:
+        """Type of a shopper's id."""
+        return self._type(self.shop.shopper.table, self.shop.shopper.id)
+
+    @property
+    def item(self) -> pa.DataType:
+        """Type of an item's id."""
+        return self._type(self.shop.item.table, self.shop.item.id)
+
+    def _type(self, table: str, column: str) -> pa.DataType:
+        return self.shop.tables[table].stored_columns()[column]
+
+    def changes(self, table: str) -> pa.Schema:
+        """`valid/<table>`: declared columns and those of a change that matter here."""
+        return _schema({**self.shop.tables[table].stored_columns(), **_CHANGE})
+
+    @property
+    def events(self) -> pa.Schema:
+        """`state/events`, a row an event version."""
+        return _schema(
+            {
+                "event_key": pa.string(),
+                "kind": pa.string(),
+                "grade": pa.int32(),
+                columns.SHOPPER: self.shopper,
+                columns.ITEM: self.item,
+                "group_key": pa.string(),
+                "event_time": _TIME,
+                "quantity": pa.float64(),
+                "price_cents": pa.int64(),
+                **_CHANGE,
+            }
+        )
+
+    @property
+    def items(self) -> pa.Schema:
+        """`state/items`, a row an item: `category` and attributes as text."""
+        attributes = {f"item_{name}": pa.string() for name in self.shop.item.attributes}
+        return _schema(
+            {
+                columns.ITEM: self.item,
+                "item_category": pa.string(),
+                **attributes,
+                "price_cents": pa.int64(),
+                columns.POSITION: pa.int64(),
+            }
+        )
+
+    @property
+    def periods(self) -> pa.Schema:
+        """`state/periods`, a row an item and period."""
+        values = {name: pa.float64() for name in self.period_attributes}
+        return _schema(
+            {
+                "period_key": pa.string(),
+                columns.ITEM: self.item,
+                "valid_from": _TIME,
+                "valid_until": _TIME,
+                **values,
+                columns.POSITION: pa.int64(),
+            }
+        )
+
+    @property
+    def period_attributes(self) -> tuple[str, ...]:
+        """Feature names of every declared period attribute."""
+        return tuple(sorted({name for each in self.shop.periods for name in each.attributes}))
+
+    @property
+    def shoppers(self) -> pa.Schema:
+        """`state/shoppers`, a row a shopper of the shopper table."""
+        return _schema({columns.SHOPPER: self.shopper, columns.POSITION: pa.int64()})
+
+    @property
+    def index(self) -> pa.Schema:
+        """`group_index/<surface>`, a row a group."""
+        return _schema(
+            {
+                columns.GROUP: pa.string(),
+                columns.SHOPPER: self.shopper,
+                columns.GROUP_TIME: _TIME,
+                columns.MATURE_AT: _TIME,
+                columns.MEMORY: pa.bool_(),
+                columns.RELEVANT: pa.int32(),
+                columns.FOUND: pa.int32(),
+                columns.CANDIDATES: pa.int32(),
+                columns.IDEAL_DCG: pa.float64(),
+            }
+        )
+
+    def rows(self, features: dict[str, pa.DataType]) -> pa.Schema:
+        """`groups/<surface>`, a row a candidate of a group."""
+        logged = self.shop.surface.candidates == "logged"
+        position = {"shown_position": pa.int32()} if logged else {}
+        return _schema(
+            {
+                columns.GROUP: pa.string(),
+                columns.SHOPPER: self.shopper,
+                columns.ITEM: self.item,
+                columns.LABEL: pa.int8(),
+                **position,
+                **features,
+            }
+        )
+
+    def open_rows(self, features: dict[str, pa.DataType]) -> pa.Schema:
+        """`state/open_groups`: rows of `groups` whose attribution window is open yet."""
+        times = [pa.field(name, _TIME) for name in (columns.GROUP_TIME, "window_end", "known_at")]
+        return pa.schema([*self.rows(features), *times])
+
+
+def read(run: Run, table: str, schema: pa.Schema, keep: Callable[[str], bool]) -> pa.Table:
+    """The partitions of a table whose key passes `keep`; empty where there is none."""
+    keys = [key for key in run.lake.intervals(table) if keep(key)]
+    if not keys:
+        return schema.empty_table()
+    return conform(run.lake.read(table, keys, list(schema.names)), schema)
+
+
+def read_changes(run: Run, table: str, step: Interval, schema: pa.Schema) -> pa.Table:
+    """A step's sound changes of a source table."""
+    return read(run, f"valid/{table}", schema, lambda key: key == step.key)
+
+
+def read_between(
+    run: Run, table: str, schema: pa.Schema, since: datetime, until: datetime
+) -> pa.Table:
+    """Partitions whose step overlaps `[since, until)` or lies inside it."""
+    first = since - timedelta(days=run.shop.interval.days)
+    low, high = (f"{edge:%Y-%m-%dT%H:%M:%SZ}" for edge in (first, until))
+    return read(run, table, schema, lambda key: low <= key < high)
+
+
+def tables_read(shop: Shop) -> list[str]:
+    """The source tables whose changes this stage folds."""
+    shown = shop.surface.impressions
+    return sorted(
+        {shop.shopper.table, shop.item.table}
+        | {event.table for event in shop.events}
+        | {periods.table for periods in shop.periods}
+        | ({shown.table} if shown is not None else set())
+    )

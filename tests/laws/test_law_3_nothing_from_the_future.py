@@ -1,0 +1,132 @@
+"""Law 3: a feature uses only what was committed before its group's interval began."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from pipelines import features
+from pipelines.shared import columns
+from tests.features.partitions import FIRST, Shelf, Tables, log_of, of_step, real_log
+
+STEP = 2
+START = FIRST + STEP * timedelta(days=7)
+
+
+def _with(log: Tables, shelf: Shelf, planted: dict[str, list[dict[str, object]]]) -> Tables:
+    """The log and planted changes, at positions after its own."""
+    merged = dict(log)
+    for table, rows in planted.items():
+        first = log[table].num_rows + 1
+        numbered = [{columns.POSITION: first + n} | row for n, row in enumerate(rows)]
+        merged[table] = pa.concat_tables([log[table], log_of(shelf.shop, table, numbered)])
+    return merged
+
+
+def _planted(
+    log: Tables, committed: datetime, part: slice = slice(None)
+) -> dict[str, list[dict[str, object]]]:
+    """Everything that could show: sales, cancellations, prices, categories, promotions."""
+    old = of_step(log, STEP - 1, since=0)["order_lines"]
+    inserts = (
+        old.filter(pc.equal(old[columns.OP], pa.scalar("insert"))).slice(0, 400).to_pylist()[part]
+    )
+    sales = [
+        row | {"order_id": 10**9 + row[columns.POSITION], "quantity": 9}
+        | {columns.COMMITTED_AT: committed}
+        | {"ordered_at": committed + timedelta(hours=(n % 400) - 200)}
+        for n, row in enumerate(inserts)
+    ]  # fmt: skip
+    cancelled = [
+        row | {columns.OP: "delete", columns.COMMITTED_AT: committed} for row in inserts[::2]
+    ]
+    products = log["products"].slice(0, 2000).to_pylist()[part]
+    dearer = [
+        row | {"price": 99, "product_category": "PLANTED", columns.OP: "update"}
+        | {columns.COMMITTED_AT: committed}
+        for row in products
+    ]  # fmt: skip
+    promoted = [
+        {"product_id": row["product_id"], "valid_from": START, "valid_until": START}
+        | {"valid_until": START + timedelta(days=30), "display_share": 1.0, "mailer_share": 1.0}
+        | {columns.COMMITTED_AT: committed}
+        for row in inserts
+    ]
+    changes = {
+        "order_lines": [*sales, *cancelled], "products": dearer, "promotions": promoted
+    }  # fmt: skip
+    return {
+        table: [{k: v for k, v in row.items() if k != columns.POSITION} for row in rows]
+        for table, rows in changes.items()
+    }
+
+
+def _features(shelf: Shelf, groups: pa.Array | None = None) -> pa.Table:
+    """Features of the step's groups, or of some of them."""
+    run = shelf.run(STEP)
+    names = run.ledger.manifests("features")[-1].details["features"]
+    rows = run.lake.read("groups/basket", [run.interval])
+    if groups is not None:
+        rows = rows.filter(pc.is_in(rows[columns.GROUP], groups))
+    keys = [columns.GROUP, columns.ITEM]
+    return rows.select([*keys, *names]).sort_by([(key, "ascending") for key in keys])
+
+
+@dataclass(frozen=True)
+class Weeks:
+    """Three real weeks of a few households, and the last one's features."""
+
+    shelf: Shelf
+    log: Tables
+    before: pa.Table
+
+    def again(self, planted: dict[str, list[dict[str, object]]], first: int) -> pa.Table:
+        """The features of the same groups after planting, taken from step `first` on."""
+        grown = _with(self.log, self.shelf, planted)
+        for step in range(first, STEP + 1):
+            self.shelf.validated(step, of_step(grown, step))
+        features.run(self.shelf.run(first, STEP))
+        return _features(self.shelf, self.before[columns.GROUP].unique())
+
+
+@pytest.fixture(scope="module")
+def weeks(tmp_path_factory: pytest.TempPathFactory) -> Weeks:
+    """The weeks as they were."""
+    log = real_log(STEP + 1, 0.03)
+    shelf = Shelf.at(tmp_path_factory.mktemp("law3"), "completejourney")
+    for step in range(STEP + 1):
+        shelf.validated(step, of_step(log, step))
+    features.run(shelf.run(0, STEP))
+    before = _features(shelf)
+    assert len(before[columns.GROUP].unique()) > 30
+    return Weeks(shelf, log, before)
+
+
+def test_what_is_committed_at_or_after_the_start_changes_no_feature(weeks: Weeks) -> None:
+    first, second = (
+        _planted(weeks.log, START + timedelta(days=days), part)
+        for days, part in ((0, slice(0, None, 2)), (3, slice(1, None, 2)))
+    )
+    both = {table: [*first[table], *second[table]] for table in first}
+    assert weeks.again(both, STEP).equals(weeks.before)
+
+
+def test_what_claims_to_happen_after_the_start_changes_no_feature(weeks: Weeks) -> None:
+    """Known before the start, but dated after it: by hours (a wrong clock) or by weeks."""
+    sales = [
+        row | {"ordered_at": START + timedelta(hours=place)}
+        for place, row in enumerate(_planted(weeks.log, START - timedelta(hours=1))["order_lines"])
+        if row[columns.OP] == columns.INSERT
+    ]
+    assert weeks.again({"order_lines": sales}, STEP - 1).equals(weeks.before)
+
+
+def test_the_same_plant_before_the_start_does_show(weeks: Weeks) -> None:
+    """The tests above could see it."""
+    after = weeks.again(_planted(weeks.log, START - timedelta(days=1)), STEP - 1)
+    assert after.num_rows > 0
+    assert not after.equals(weeks.before)

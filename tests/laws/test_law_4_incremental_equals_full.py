@@ -1,0 +1,130 @@
+"""Law 4: the state at a time is the same however the log before it was cut; so are features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pyarrow as pa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipelines.features import candidates, catalogue, events, rows, steps, storage
+from pipelines.features.engine import engine
+from pipelines.features.storage import Layout
+from pipelines.shared import columns, vocabulary
+from tests.features.partitions import FIRST, Shelf, log_of, of_step
+
+WEEKS = 3
+END = 24 * 7 * WEEKS
+SKUS = "abcde"
+Change = dict[str, Any]
+
+_hours = st.integers(0, END - 1)
+_delays = st.one_of(st.integers(0, 3), st.integers(0, 24 * 12))
+_action = st.fixed_dictionaries(
+    {
+        "type": st.sampled_from(["view", "cart", "purchase", "search"]),
+        "uid": st.sampled_from(["u", "v"]),
+        "sku": st.sampled_from([*SKUS, "not in the catalogue"]),
+        "at": _hours,
+        "pieces": st.sampled_from([None, 1, 3]),
+    }
+)
+_later = st.tuples(_delays, st.sampled_from(["update", "delete"]), _action)
+_history = st.tuples(_action, _delays, st.lists(_later, max_size=3))
+_article = st.tuples(
+    st.integers(0, END - 1),
+    st.sampled_from(["insert", "update", "delete"]),
+    st.sampled_from(SKUS),
+    st.sampled_from([None, "kind 1", "kind 2", "kind 3"]),
+)
+_cuts = st.sets(st.integers(1, WEEKS - 1), max_size=WEEKS - 2)
+
+
+def _time(hour: int) -> Any:
+    return FIRST + timedelta(hours=hour)
+
+
+def _numbered(changes: Sequence[Change]) -> list[Change]:
+    """Positions in the order of the commits."""
+    ordered = sorted(changes, key=lambda change: change[columns.COMMITTED_AT])
+    return [change | {columns.POSITION: place} for place, change in enumerate(ordered)]
+
+
+def _log(shelf: Shelf, histories: Sequence[Any], articles: Sequence[Any]) -> dict[str, pa.Table]:
+    actions: list[Change] = []
+    for number, (first, delay, later) in enumerate(histories):
+        known = first["at"] + delay
+        row = first | {"at": _time(first["at"]), columns.COMMITTED_AT: _time(known)}
+        actions.append(row | {"action_id": str(number)})
+        for more, op, then in later:
+            known += more
+            row = then | {"at": _time(then["at"]), columns.COMMITTED_AT: _time(known)}
+            actions.append(row | {"action_id": str(number), columns.OP: op})
+    items = [
+        {columns.COMMITTED_AT: _time(hour), columns.OP: op, "sku": sku, "kind": kind, "maker": sku}
+        for hour, op, sku, kind in articles
+    ]
+    users = [{"uid": uid, columns.COMMITTED_AT: FIRST, columns.POSITION: 0} for uid in "uvw"]
+    return {
+        "actions": log_of(shelf.shop, "actions", _numbered(actions)),
+        "articles": log_of(shelf.shop, "articles", _numbered(items)),
+        "users": log_of(shelf.shop, "users", users),
+    }
+
+
+def _state(folder: Path, histories: Any, articles: Any, cuts: set[int]) -> dict[str, pa.Table]:
+    """What stands at the end when the log came in partitions that end at `cuts` and the end."""
+    shelf = Shelf.at(folder, "tiny", threads=1)
+    layout = Layout(shelf.shop)
+    log = _log(shelf, histories, articles)
+    since, before = 0, None
+    with engine(shelf.settings) as opened:
+        for last in sorted({cut - 1 for cut in cuts} | {WEEKS - 1}):
+            run = shelf.run(last)
+            shelf.validated(last, of_step(log, last, since=since))
+            with opened.scope():
+                steps.fold(run, opened, layout, run.interval, before)
+            since, before = last + 1, run.interval
+        run = shelf.run(WEEKS - 1)
+        end = run.interval.end
+        stood = events.known(run, opened, layout, end - timedelta(days=182), end)
+        known = rows.as_of(run, opened, layout, end, run.interval)
+        users = opened.load(rows.snapshot(run, storage.SHOPPERS, layout.shoppers, run.interval))
+        proposed = candidates.propose(opened, known.counters, users.select(columns.SHOPPER))
+        now = events.micros(end)
+        shown = proposed.pairs.select(
+            columns.SHOPPER, columns.ITEM, group_time=now, context_time=now
+        )
+        types = catalogue.types(catalogue.catalogue(layout))
+        wanted = pa.schema({columns.SHOPPER: pa.string(), columns.ITEM: pa.string(), **types})
+        built = rows.build(shown, known, proposed, layout)
+        return {
+            "events": opened.arrow(stood, layout.events, "event_key"),
+            "items": rows.snapshot(run, storage.ITEMS, layout.items, run.interval),
+            "vocabulary": vocabulary.rows(run.lake).drop_columns([columns.INTERVAL]),
+            "features": opened.arrow(built, wanted, columns.SHOPPER, columns.ITEM),
+        }
+
+
+@settings(
+    max_examples=6, deadline=None, derandomize=True, database=None,
+    suppress_health_check=list(HealthCheck),
+)  # fmt: skip
+@given(
+    st.lists(_history, min_size=1, max_size=12),
+    st.lists(_article, min_size=2, max_size=10),
+    _cuts,
+)
+def test_state_and_features_do_not_depend_on_the_cut(
+    histories: Any, articles: Any, cuts: set[int]
+) -> None:
+    with TemporaryDirectory() as one, TemporaryDirectory() as other:
+        weekly = _state(Path(one), histories, articles, set(range(1, WEEKS)))
+        cut = _state(Path(other), histories, articles, cuts)
+    for name, table in weekly.items():
+        assert table.equals(cut[name]), name
