@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 export FRESHRANK_HOME ?= $(CURDIR)/.freshrank
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo up down status test check bench clean lock
+.PHONY: help setup setup-dev demo up down status test unit check bench clean lock
 
 help: ## Print this help
 	@echo "Freshrank. Usage: make <target>, for example: make demo SHARE=1 WEEKS=12"
@@ -31,10 +31,13 @@ down: setup ## Stop them; the data stays
 	@$(PYTHON) -m local down
 
 status: setup ## Show interval by interval what the ranker learned and who is champion
-	@$(PYTHON) -m pipelines status
+	@settings="$$($(PYTHON) -m local env)" && source "$$settings" && $(PYTHON) -m pipelines status
 
-test: setup-dev ## Run every test; those of a server that is not installed are skipped
-	@$(PYTHON) -m pytest $(PYTEST_ARGS)
+test: setup-dev ## Run every test, two files at a time; those of a server not installed are skipped
+	@$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+unit: setup-dev ## Run the tests that need no server and take less than a minute together
+	@$(PYTHON) -m pytest -n auto -m "not services and not airflow and not slow" $(PYTEST_ARGS)
 
 check: setup-dev ## Lint, formatting, types and import rules
 	@.venv/bin/ruff check .
@@ -43,14 +46,15 @@ check: setup-dev ## Lint, formatting, types and import rules
 	@PYTHONPATH=.:plugins .venv/bin/lint-imports
 
 bench: setup-dev ## Measure what README's figures come from
-	@$(PYTHON) -m benchmarks
+	@$(PYTHON) -m benchmarks loop
 
 clean: setup ## Stop everything and DELETE its databases, lake, models and logs
 	@$(PYTHON) -m local clean
 
-lock: setup-dev ## Renew requirements.txt and requirements-dev.txt from the .in files
-	@PATH="$(CURDIR)/.tools/uv/bin:$$PATH" uv pip compile requirements.in --quiet --upgrade \
-		--python-version 3.11 --no-emit-index-url --no-header -o requirements.txt
-	@PATH="$(CURDIR)/.tools/uv/bin:$$PATH" uv pip compile requirements-dev.in --quiet --upgrade \
-		--python-version 3.11 --no-emit-index-url --no-header -c requirements.txt \
-		-o requirements-dev.txt
+lock: setup-dev ## Renew the requirements*.txt from the .in files
+	@export PATH="$(CURDIR)/.tools/uv/bin:$$PATH"; \
+	lock() { uv pip compile "$$1.in" --quiet --upgrade --python-version 3.11 --no-emit-index-url \
+		--no-header -o "$$1.txt" "$${@:2}"; }; \
+	lock requirements && \
+	lock requirements-scale -c requirements.txt && \
+	lock requirements-dev -c requirements.txt -c requirements-scale.txt

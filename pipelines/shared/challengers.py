@@ -31,6 +31,8 @@ class Challenger:
     """Groups it learned from in this run."""
     rows: int
     """Candidates of these groups, after the negatives were thinned."""
+    forced: bool = False
+    """Nothing could be continued: it need only be no worse than the champion (law 9)."""
     seconds: float = 0.0
 
 
@@ -52,6 +54,14 @@ class Trained:
     """New groups to learn from: mature, outside the memory holdout, with a relevant candidate."""
     without_relevant: int = 0
     """Mature groups that teach no order, because no candidate was relevant."""
+    one_grade: int = 0
+    """New groups that teach no order, because all candidates that were kept had one grade."""
+    health: dict[str, Any] | None = None
+    """How the parent fared on the new groups: `ndcg_at_10`, `error`, `groups`; None without."""
+    replay: str | None = None
+    """What names the sample of the past that was learned once more; None without."""
+    spent: dict[str, float] | None = None
+    """`work` of the training and of a `full` retrain, in groups times trees; None without."""
 
     def as_dict(self) -> dict[str, Any]:
         """As plain JSON-able values."""

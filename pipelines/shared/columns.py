@@ -5,12 +5,16 @@ Tables of the lake, all partitioned by `interval_start`:
 | name | grain | content |
 |---|---|---|
 | `changes/<table>` | change | the row, `_op`, `_committed_at`, `_position`, `_transaction` |
+| `taken/<table>` | key | what capture by cursor has taken; plain Parquet files, not partitioned |
 | `valid/<table>` | change | the same, sound rows only |
 | `quarantine/<table>` | change | the same and `_reasons` |
 | `state/events` | event version | normalised events, the last version of a key stands |
 | `state/items`, `state/periods` | item, item-period | current rows at the interval's end |
 | `state/shoppers` | shopper | the shopper table's ids at the interval's end |
 | `state/vocabulary` | feature × value | append-only integer codes (`shared/vocabulary.py`) |
+| `state/shown` | showing version | what logged lists showed; the last version of a key stands |
+| `state/factors_shoppers` | shopper | latent factors known at the interval's start |
+| `state/factors_items` | item | the same |
 | `state/open_groups` | group × item | logged groups whose attribution window is open yet |
 | `groups/<surface>` | group × item | features and `label`, sorted by group and item |
 | `group_index/<surface>` | group | time, maturity, holdout, ideal DCG, candidate recall |
@@ -32,6 +36,12 @@ CHANGE_COLUMNS: Final = (OP, COMMITTED_AT, POSITION, TRANSACTION)
 INSERT: Final = "insert"
 UPDATE: Final = "update"
 DELETE: Final = "delete"
+
+EXPIRED: Final = "expired"
+"""In a manifest's details: which of its lake tables the declared retention has emptied."""
+
+TAKEN: Final = "taken"
+"""In a manifest's details: columns that `new_columns: take` took, with their types."""
 
 GROUP: Final = "group_id"
 SHOPPER: Final = "shopper_id"

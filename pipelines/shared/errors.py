@@ -41,8 +41,20 @@ class CorruptPartition(PermanentError):
     """A stored partition is damaged or does not match its manifest."""
 
 
+class SourceMovedOn(PermanentError):
+    """A source can no longer give the changes of an interval that it gave before."""
+
+
+class Expired(PermanentError):
+    """The rows of an interval were removed by the shop's declared retention."""
+
+
 class LedgerUnavailable(TransientError):
     """The ledger's database cannot be reached."""
+
+
+class LakeFull(TransientError):
+    """The lake has no room for further rows."""
 
 
 class TrackingUnavailable(TransientError):

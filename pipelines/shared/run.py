@@ -54,8 +54,3 @@ class Run:
         return Ledger(
             self.settings.ledger_url.get_secret_value(), self.shop.shop, self.shop.surface.name
         )
-
-    @property
-    def source_url(self) -> str:
-        """The URL of the shop's database."""
-        return self.settings.connection(self.shop.source.connection)

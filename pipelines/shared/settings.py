@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -26,6 +27,8 @@ class Settings(BaseSettings):
 
     lake: str
     """Root of the lake: a folder, or an object-store URL that delta-rs reads."""
+    backup: str | None = None
+    """Root of a copy of the lake, kept by maintenance; unset or empty: none is kept."""
     ledger_url: SecretStr
     """SQLAlchemy URL of the ledger."""
     mlflow_uri: str
@@ -37,8 +40,16 @@ class Settings(BaseSettings):
     pseudonym_key: SecretStr | None = None
     """Key of the hash that replaces personal values."""
     threads: int = Field(default=2, ge=1)
-    memory_limit: str = "4GB"
-    """What DuckDB may hold in memory before it spills to disk."""
+    memory_limit: str = Field(default="4GB", pattern=r"^[1-9]\d*(MB|GB)$")
+    """What an engine's process may hold in memory: DuckDB before it spills to disk, the heap of
+    Spark's driver and of each of its executors."""
+    engine: Literal["duckdb", "spark"] = "duckdb"
+    """What works features out: DuckDB on this machine, or Spark on many."""
+    spark_master: str = Field(default="local[*]", min_length=1)
+    """Spark's master URL: `local[*]`, `spark://host:7077`, `k8s://…`, `yarn`."""
+    spill: Path | None = None
+    """Folder for what does not fit into memory and what is handed to Spark, which all of Spark's
+    machines must see under this path; unset: a temporary one of this machine."""
 
     def connection(self, name: str) -> str:
         """The URL of a shop's database.

@@ -16,6 +16,7 @@ from pipelines.shared.hashing import ContentHash, content_hash
 SCHEMA = pa.schema(
     {
         "i": pa.int64(),
+        "n": pa.int32(),
         "s": pa.string(),
         "b": pa.bool_(),
         "d": pa.decimal128(10, 2),
@@ -27,6 +28,7 @@ YEARS = {"min_value": dt.datetime(2000, 1, 1), "max_value": dt.datetime(2020, 1,
 ROW = st.fixed_dictionaries(
     {
         "i": st.none() | st.integers(-9, 9),
+        "n": st.none() | st.integers(-9, 9),
         "s": st.none() | st.text(max_size=3),
         "b": st.none() | st.booleans(),
         "d": st.none() | st.decimals(-9, 9, places=2),

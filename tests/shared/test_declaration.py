@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from pipelines.shared.declaration import arrow_type, load_shop
+from pipelines.shared.column_types import arrow_type
+from pipelines.shared.declaration import load_shop
 from pipelines.shared.errors import DeclarationError
 
 PROJECT = Path(__file__).parents[2]
@@ -40,7 +41,7 @@ def changed(path, value):
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
-        (("colour",), "red", r"colour: unknown key; accepted here: shop, title, source"),
+        (("colour",), "red", r"colour: unknown key; accepted here: shop, title, sources"),
         (("surfaces", 0, "top_n"), 3, r"surfaces\[0\]\.top_n: unknown key; accepted here: name"),
         (("tables", "users", "key"), ["id"], r"tables\.users: key: 'id' is not a column"),
         (("item", "category"), "kin", r"'kin' is not a stored column .* did you mean 'kind'\?"),
@@ -51,6 +52,14 @@ def changed(path, value):
         (("tables", "users", "columns", "uid"), "text", r"columns\.uid: 'text' is not a column"),
         (("interval", "anchor"), "Monday", r"interval\.anchor: .*valid date"),
         (("tables", "users", "personal", "uid"), "drop", r"personal\.uid: a key cannot be dropped"),
+        (("tables", "users", "columns", "uid"), "bytes", r"key: 'uid' is bytes, which can be no"),
+        (("tables", "users", "columns", "city"), "bytes", r"personal\.city: bytes have no pseud"),
+        (
+            ("tables", "articles", "columns", "kind"),
+            "json",
+            r"item\.category: column 'kind' is json",
+        ),
+        (("tables", "articles", "columns", "amount"), "decimal(39,2)", r"p up to 38"),
         (("shop",), "other", r"shop: 'other' must equal its folder's name 'tiny'"),
     ],
 )

@@ -38,6 +38,19 @@ def test_replacing_a_partition_leaves_the_others(lake):
     assert lake.intervals("t") == [week.key for week in WEEKS]
 
 
+def test_only_the_partitions_asked_for_are_opened(lake, tmp_path):
+    for week in WEEKS:
+        lake.replace("t", week, ROWS)
+    for file in tmp_path.glob(f"shop/t/interval_start={WEEKS[0].key[:10]}*/*.parquet"):
+        file.unlink()
+    assert lake.read("t", [WEEKS[1]]).num_rows == 3
+    assert lake.read("t", between=(WEEKS[1].key, WEEKS[2].key)).num_rows == 3
+    assert lake.read("t", between=(WEEKS[1].key, "2018")).num_rows == 6
+    assert lake.read("t", []).num_rows == 0
+    with pytest.raises(CorruptPartition):
+        lake.read("t")
+
+
 def test_types_and_nulls_come_back_exactly(lake):
     lake.replace("t", WEEKS[0], ROWS)
     assert lake.read("t", columns=ROWS.column_names).equals(ROWS)

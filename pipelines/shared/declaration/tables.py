@@ -1,0 +1,149 @@
+"""The shop's databases and tables, and how their changes are captured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Literal, Self
+
+import pyarrow as pa
+from pydantic import Field, PrivateAttr, model_validator
+
+from pipelines.shared.column_types import OPAQUE, arrow_type
+from pipelines.shared.declaration.base import Declared, Name, require
+
+
+class Source(Declared):
+    """One of the shop's databases and how the changes of its tables are captured."""
+
+    connection: Name
+    """Name of the connection; its URL comes from Airflow or the environment."""
+    capture: Literal["trigger", "cursor", "wal", "binlog"] = "trigger"
+    schema_name: Name = Field(default="public", alias="schema")
+    snapshot: Annotated[int, Field(ge=1)] = 1
+    """Where a log is read: raised by one, every table is taken anew, the way on after a lost log.
+    """
+
+
+class Cursor(Declared):
+    """How rows that changed are found without triggers or logs."""
+
+    column: Name
+    """Set anew by every write: a time, or numbers from one sequence for the whole table."""
+    lag_s: Annotated[float, Field(ge=0)] | None = None
+    """Seconds behind the last time seen that are looked at again; 300 unless told."""
+    lag_n: Annotated[int, Field(ge=0)] | None = None
+    """The same for a column of numbers, in numbers; 10,000 unless told."""
+    deleted: Name | None = None
+    """A boolean that is true, or a time that is set, where a row counts as deleted."""
+    reconcile: bool = False
+    """Compare all keys each time: finds rows that are gone, and rows that came too late."""
+
+    @property
+    def lag(self) -> timedelta:
+        """How far a column of times is looked at again."""
+        return timedelta(seconds=300 if self.lag_s is None else self.lag_s)
+
+    @property
+    def lag_numbers(self) -> int:
+        """How far a column of numbers is looked at again."""
+        return 10_000 if self.lag_n is None else self.lag_n
+
+
+class Table(Declared):
+    """One captured table."""
+
+    key: Annotated[list[Name], Field(min_length=1)]
+    columns: Annotated[dict[Name, str], Field(min_length=1)]
+    """Column → type, see `column_types`."""
+    commit_time: Name | None = None
+    """A column that carries the commit time; without it the database's clock stamps a change."""
+    personal: dict[Name, Literal["drop", "pseudonymise"]] = Field(default_factory=dict)
+    ignore: list[Name] = Field(default_factory=list)
+    """Columns of the source that are known and not taken."""
+    new_columns: Literal["refuse", "ignore", "take"] = "refuse"
+    """What happens to a column that the source has and that is neither declared nor ignored."""
+    source: Name | None = None
+    """The source that has it; needless where the shop has one."""
+    cursor: Cursor | None = None
+    """Required where the source declares `capture: cursor`."""
+    _taken: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _columns_exist(self) -> Self:
+        for name, kind in self.columns.items():
+            try:
+                arrow_type(kind)
+            except ValueError as error:
+                raise ValueError(f"columns.{name}: {error}") from None
+        for field, names in (("key", self.key), ("personal", self.personal)):
+            for name in names:
+                require(name, self.columns, f"{field}: ", "a column of this table")
+        if self.commit_time is not None:
+            require(self.commit_time, self.columns, "commit_time: ", "a column of this table")
+            if self.columns[self.commit_time] != "timestamp":
+                raise ValueError(f"commit_time: column {self.commit_time!r} must be a timestamp")
+        if self.cursor is not None:
+            self._cursor_fits(self.cursor)
+        return self
+
+    @model_validator(mode="after")
+    def _keys_and_personal_fit(self) -> Self:
+        for name in self.key:
+            if self.personal.get(name) == "drop":
+                raise ValueError(f"personal.{name}: a key cannot be dropped; use pseudonymise")
+            if self.columns[name] in OPAQUE:
+                raise ValueError(f"key: {name!r} is {self.columns[name]}, which can be no key")
+        for name, how in self.personal.items():
+            if how == "pseudonymise" and self.columns[name] == "bytes":
+                raise ValueError(f"personal.{name}: bytes have no pseudonym; use drop")
+        return self
+
+    def _cursor_fits(self, cursor: Cursor) -> None:
+        kinds = {"column": ("timestamp", "int32", "int64"), "deleted": ("bool", "timestamp")}
+        for field, accepted in kinds.items():
+            if (name := getattr(cursor, field)) is None:
+                continue
+            path = f"cursor.{field}: "
+            require(name, self.columns, path, "a column of this table")
+            if self.columns[name] not in accepted or name in self.personal:
+                raise ValueError(
+                    f"{path}column {name!r} must be {' or '.join(accepted)}, and not personal"
+                )
+        timed = self.columns[cursor.column] == "timestamp"
+        if (cursor.lag_n if timed else cursor.lag_s) is not None:
+            wrong, right = ("lag_n", "lag_s") if timed else ("lag_s", "lag_n")
+            kind = self.columns[cursor.column]
+            raise ValueError(f"cursor.{wrong}: {cursor.column!r} is {kind}; declare `{right}`")
+        if self.commit_time not in (None, cursor.column):
+            raise ValueError("commit_time: the cursor gives the commit time; leave it out")
+
+    def with_columns(self, further: Mapping[str, str]) -> Table:
+        """The table with further columns (name → type) that the source has.
+
+        Those that are declared or ignored by now stay as the declaration has them.
+        """
+        taken = {
+            name: kind
+            for name, kind in further.items()
+            if name not in self.columns and name not in self.ignore
+        }
+        table = self.model_copy(update={"columns": {**self.columns, **taken}})
+        table._taken = {**self._taken, **taken}
+        return table
+
+    @property
+    def taken(self) -> dict[str, str]:
+        """Those of the columns that nobody declared."""
+        return dict(self._taken)
+
+    def stored_columns(self) -> dict[str, pa.DataType]:
+        """The columns that reach the lake: declared ones less the dropped, in order.
+
+        A pseudonymised column is stored as text.
+        """
+        return {
+            name: pa.string() if self.personal.get(name) == "pseudonymise" else arrow_type(kind)
+            for name, kind in self.columns.items()
+            if self.personal.get(name) != "drop"
+        }
