@@ -1,10 +1,25 @@
 """Extract: every insert, update and delete committed in an interval, once.
 
-`install` begins to capture changes in the shop's database, `run` brings those of one interval
-into `changes/<table>`, `check` says what is wrong with the source, `clock` what time it is there.
+`install` begins to capture changes in the database of a source, `run` brings those of one interval
+into `changes/<table>`, `again` reads them once more,
+`check` says what is wrong with a source, `clock` what time it is in the
+shop, `rows_at` what a table held at a time, `freshness` which source answers and what waits there.
 """
 
-from pipelines.extract.install import check, install, remove
-from pipelines.extract.stage import Extracted, clock, run
+from pipelines.extract.freshness import SourceState, freshness
+from pipelines.extract.history import rows_at
+from pipelines.extract.modes import check, install, remove
+from pipelines.extract.stage import Extracted, again, clock, run
 
-__all__ = ["Extracted", "check", "clock", "install", "remove", "run"]
+__all__ = [
+    "Extracted",
+    "SourceState",
+    "again",
+    "check",
+    "clock",
+    "freshness",
+    "install",
+    "remove",
+    "rows_at",
+    "run",
+]

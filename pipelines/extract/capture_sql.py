@@ -1,6 +1,6 @@
 """The SQL of trigger capture: names, the table of changes, the trigger function.
 
-For each captured table `t`, the schema `freshrank_<shop>` holds the append-only table
+For each captured table `t`, a schema named by `Shop.footprint` holds the append-only table
 `changes_t` and the function `capture_t`. Statement-level triggers with transition tables write
 the changes of a statement by set operations, so that a bulk statement stays cheap. Only stored
 columns are read: what is declared `drop` never leaves its table.
@@ -29,10 +29,14 @@ MAX_NAME = 63
 """Bytes of a PostgreSQL name; longer ones are cut without a word."""
 
 _STORED = {
+    "int16": "bigint",
     "int32": "bigint",
     "int64": "bigint",
     "float64": "double precision",
     "string": "text",
+    "uuid": "text",
+    "json": "text",
+    "bytes": "bytea",
     "bool": "boolean",
     "date": "date",
     "timestamp": "timestamptz",
@@ -105,7 +109,7 @@ class Capture:
 
     def trigger(self, event: str) -> str:
         """Name of the trigger for an event."""
-        return f"freshrank_{self.shop.shop}_{event}"
+        return f"{self.shop.footprint}_{event}"
 
     def same_key(self, left: str, right: str) -> str:
         """Whether two rows have the same key; a null in it makes them differ."""
@@ -204,7 +208,7 @@ class Capture:
                     {self.write(deleted.format("old_rows"))};
                 ELSE
                     {self.write(deleted.format(self.source))};
-                END IF;
+                END IF;{self._note_transaction()}
                 RETURN NULL;
             EXCEPTION WHEN OTHERS THEN
                 INSERT INTO "{self.schema}".faults (table_name, message)
@@ -212,6 +216,25 @@ class Capture:
                     SELECT FROM "{self.schema}".faults WHERE table_name = '{self.table}');
                 RETURN NULL;
             END $capture$"""
+
+    @property
+    def stamped(self) -> bool:
+        """Whether the clock tells the commit times, and not a column."""
+        return self.shop.tables[self.table].commit_time is None
+
+    def _note_transaction(self) -> str:
+        """From when to when a transaction wrote, so that no interval's end divides it."""
+        return (
+            f"""
+                IF FOUND THEN
+                    INSERT INTO "{self.schema}".transactions AS t
+                    VALUES (pg_current_xact_id(), now, now)
+                    ON CONFLICT (transaction) DO UPDATE
+                    SET first_at = least(t.first_at, now), last_at = greatest(t.last_at, now);
+                END IF;"""
+            if self.stamped
+            else ""
+        )
 
     def create_triggers(self) -> str:
         """Make the four triggers. TRUNCATE is caught before it: a delete for every row."""
@@ -233,7 +256,7 @@ class Capture:
 
 def schema_name(shop: Shop) -> str:
     """The schema of everything that capture adds to the shop's database."""
-    return f"freshrank_{shop.shop}"
+    return shop.footprint
 
 
 def _kept_as(kind: str, personal: str | None) -> str:

@@ -14,15 +14,20 @@ from pipelines.shared.errors import CaptureMissing, SettingsError, SourceUnavail
 OLDEST = 130000
 """PostgreSQL 13 brought `xid8` and `pg_current_snapshot`."""
 
-_SESSION = "-c TimeZone=UTC -c DateStyle=ISO -c client_min_messages=warning"
+_SESSION = (
+    "-c TimeZone=UTC -c DateStyle=ISO -c client_encoding=UTF8 -c client_min_messages=warning "
+    "-c bytea_output=hex -c extra_float_digits=1"
+)
 
 
 @contextmanager
-def connect(url: str) -> Iterator[Any]:
+def connect(url: str, capture: str = "trigger", oldest: int = OLDEST) -> Iterator[Any]:
     """One transaction on a shop's database: committed when the block ends well.
 
     Args:
         url: SQLAlchemy URL; any PostgreSQL driver in it is read as psycopg.
+        capture: how changes are captured, for the messages.
+        oldest: version of the server that this takes, e.g. 130000.
 
     Raises:
         SettingsError: the URL is not one of PostgreSQL.
@@ -39,16 +44,16 @@ def connect(url: str) -> Iterator[Any]:
     where = address.set(query={}).render_as_string(hide_password=True)
     if address.get_backend_name() != "postgresql":
         raise SettingsError(
-            f"{where} is not a PostgreSQL database, but the shop declares `capture: trigger`; "
+            f"{where} is not a PostgreSQL database, but the shop declares `capture: {capture}`; "
             "give the connection a URL that begins with postgresql+psycopg://"
         )
     plain = address.set(drivername="postgresql").render_as_string(hide_password=False)
     try:
         with psycopg.connect(plain, connect_timeout=10, options=_SESSION) as connection:
-            if connection.info.server_version < OLDEST:
+            if connection.info.server_version < oldest:
                 raise CaptureMissing(
                     f"{where} is PostgreSQL {connection.info.server_version // 10000}; "
-                    "trigger capture needs 13 or newer"
+                    f"`capture: {capture}` needs {oldest // 10000} or newer"
                 )
             yield connection
     except psycopg.errors.InsufficientPrivilege as error:

@@ -13,6 +13,13 @@ import pyarrow as pa
 from pipelines.shared.columns import COMMITTED_AT, OP, POSITION, TRANSACTION
 from pipelines.shared.declaration import Table
 
+BATCH = 20_000
+"""Rows of a change source held in memory at once,"""
+BATCH_BYTES = 16 << 20
+"""or so many bytes of them, as far as the rows before tell."""
+FIRST_BATCH = 16
+"""Rows of a table of which nothing is known yet."""
+
 Position = Mapping[str, Any]
 """Which changes were taken: JSON-able, meant for the source that gave it and for nobody else."""
 
@@ -26,6 +33,11 @@ class Taken:
     schema: pa.Schema
     batches: Iterator[pa.RecordBatch]
     """In the order of `_position`, with the columns of `schema`."""
+
+
+def rows_to_fetch(rows: int, size: int) -> int:
+    """How many rows to hold next, after so many of so many bytes; at most twice as many."""
+    return max(1, min(BATCH, 2 * rows, BATCH_BYTES * rows // max(1, size)))
 
 
 class ChangeSource(Protocol):

@@ -6,26 +6,39 @@ dies in between leaves a partition without a manifest: nobody reads it, the reru
 
 from __future__ import annotations
 
+import logging
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.extract.lag import CommitTimes
+from pipelines.extract.modes import as_found, mode
 from pipelines.extract.source import ChangeSource, Position, Taken, change_schema
-from pipelines.extract.trigger import TriggerSource
-from pipelines.shared.columns import COMMITTED_AT, DELETE, INSERT, OP, UPDATE
-from pipelines.shared.errors import CorruptPartition, DeclarationError
+from pipelines.shared.columns import COMMITTED_AT, DELETE, EXPIRED, INSERT, OP, TAKEN, UPDATE
+from pipelines.shared.declaration import Table
+from pipelines.shared.errors import (
+    CaptureMissing,
+    CorruptPartition,
+    Expired,
+    NotExtracted,
+    SchemaDrift,
+    SourceMovedOn,
+    SourceUnavailable,
+)
 from pipelines.shared.hashing import ContentHash
 from pipelines.shared.intervals import Interval
-from pipelines.shared.ledger import Manifest
+from pipelines.shared.ledger import Ledger, Manifest
 from pipelines.shared.run import Run
 
 STAGE = "extract"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,28 +74,83 @@ def run(run: Run, table: str) -> Extracted:
         DeclarationError: the table is not declared.
         SchemaDrift, CaptureMissing, SettingsError, SourceUnavailable: see `ChangeSource`.
         CorruptPartition: a partition does not hold what its manifest says.
+        Expired: the partition was removed by the declared retention.
         LedgerUnavailable: the ledger does not answer.
     """
-    return extract(run, table, TriggerSource(run.source_url, run.shop, run.settings))
+    run.shop.require_table(table)
+    known = {each.interval for each in run.ledger.manifests(STAGE, table)}
+    run, source = _opened(run, table, ask=not known.issuperset(run.steps))
+    extracted = extract(run, table, source)
+    part = run.shop.part(run.shop.source_of(table))
+    url = run.settings.connection(part.source.connection)
+    captured = mode(url, part)
+    if captured.release:
+        captured.release(url, part, positions(run.ledger))
+    return extracted
+
+
+def again(run: Run, table: str) -> Extracted:
+    """Read the changes of every step, which are on record, from the source once more.
+
+    What is stored stays until the source has given all of it again: the same changes, which may
+    have columns that are declared since. Then the partition is replaced.
+
+    Raises:
+        NotExtracted: a step is not on record.
+        SourceMovedOn: the source can no longer give the same changes; nothing was touched.
+        DeclarationError, SchemaDrift, SettingsError, SourceUnavailable, LedgerUnavailable: see
+            `run`.
+    """
+    run.shop.require_table(table)
+    run, source = _opened(run, table, ask=True)
+    return _summed(run, table, [_Step(run, table, source, each).again() for each in run.steps])
+
+
+def _opened(run: Run, table: str, *, ask: bool) -> tuple[Run, ChangeSource]:
+    """A table's source, and the run with the columns that are to be taken.
+
+    Args:
+        ask: look for new ones at the source; else those taken before are all.
+    """
+    part = run.shop.part(run.shop.source_of(table))
+    url = run.settings.connection(part.source.connection)
+    before = taken(run.ledger.manifests(STAGE, table)[-1:])
+    part = as_found(url, part, before) if ask else part.with_columns(before)
+    tables = {**run.shop.tables, table: part.tables[table]}
+    run = replace(run, shop=run.shop.model_copy(update={"tables": tables}))
+    return run, mode(url, part).source(url, part, run.settings)
+
+
+def taken(last: Iterable[Manifest]) -> dict[str, dict[str, str]]:
+    """Table → column → type of the columns that were taken undeclared, by last manifests."""
+    return {each.subject: each.details.get(TAKEN, {}) for each in last}
 
 
 def clock(run: Run) -> datetime:
-    """The time in the shop, in UTC.
+    """The time in the shop, in UTC: the earliest of its sources' clocks, of those that answer.
 
     Raises:
-        SourceUnavailable: its database does not answer.
+        SourceUnavailable: no source answers.
     """
-    return TriggerSource(run.source_url, run.shop, run.settings).clock()
+    found, away = [], []
+    for part in run.shop.parts():
+        url = run.settings.connection(part.source.connection)
+        try:
+            found.append(mode(url, part).source(url, part, run.settings).clock())
+        except SourceUnavailable as error:
+            away.append(error)
+    if not found:
+        raise away[0]
+    return min(found)
 
 
 def extract(run: Run, table: str, source: ChangeSource) -> Extracted:
     """The same as `run`, from any source."""
-    if table not in run.shop.tables:
-        raise DeclarationError(
-            f"table {table!r} is not declared in shops/{run.shop.shop}/shop.yaml; "
-            f"declared: {', '.join(run.shop.tables)}"
-        )
-    steps = [_Step(run, table, source, interval).manifest() for interval in run.steps]
+    run.shop.require_table(table)
+    return _summed(run, table, [_Step(run, table, source, each).manifest() for each in run.steps])
+
+
+def _summed(run: Run, table: str, steps: list[Manifest]) -> Extracted:
     counts = Counter[str]()
     for manifest in steps:
         counts.update(manifest.counts)
@@ -124,22 +192,103 @@ class _Step:
             self.run.ledger.record(made, held)
             return made
 
+    def again(self) -> Manifest:
+        """The step's manifest, once its partition was read from the source again."""
+        with self.run.ledger.lock(f"{STAGE}/{self.table}") as held:
+            known = self.run.ledger.manifests(STAGE, self.table)
+            done = next((each for each in known if each.interval == self.interval), None)
+            if done is None:
+                raise NotExtracted(
+                    f"{self.partition} of {self.interval} is not on record, so it cannot be "
+                    "extracted again; extract it without --reextract"
+                )
+            if not done.position:
+                return done  # A later interval has its changes.
+            self._require_types()
+            try:
+                self.source.check(self.table)
+                written = self._reread(done, known, change_schema(self.declared).names)
+            except (CaptureMissing, CorruptPartition) as error:
+                raise SourceMovedOn(
+                    f"{self.partition} of {self.interval} cannot be extracted again: {error}. "
+                    "What is stored was not touched"
+                ) from error
+            kept = {name: each for name, each in done.details.items() if name != EXPIRED}
+            made = replace(
+                done,
+                content_hash=written.hash.hexdigest(),
+                details=kept | {"bytes": written.bytes, "columns": written.schema.names}
+                | ({TAKEN: self.declared.taken} if self.declared.taken else {}),
+            )  # fmt: skip
+            self.run.ledger.record(made, held)
+            return made
+
     def _take(self, known: list[Manifest]) -> Manifest:
         began = time.monotonic()
         self.source.check(self.table)
+        self._require_types()
+        migrated = self._migrated(known)
         with self.source.changes(
             self.table, self.interval.end, _position_before(known, self.interval)
         ) as taken:
             written = self._write(taken)
+        lag = written.committed.lag_s(self.source.clock())
+        source = self.run.shop.source_of(self.table)
+        _log.info(
+            "%s of %s, source %s: %s rows and %s bytes durable, at most %s s and mostly %s s after "
+            "commit",
+            self.table, self.interval, source, written.counts["rows"], written.bytes, lag["max"],
+            lag["median"],
+        )  # fmt: skip
         return Manifest(
             STAGE, self.table, self.interval, written.counts, written.hash.hexdigest(),
-            position=taken.position, details={"late": written.late},
+            position=taken.position,
+            details=written.details
+            | {"columns": taken.schema.names, "lag_s": lag, "source": source}
+            | ({"migrated": migrated} if migrated else {})
+            | ({TAKEN: self.declared.taken} if self.declared.taken else {}),
             seconds=round(time.monotonic() - began, 3),
         )  # fmt: skip
 
+    @property
+    def declared(self) -> Table:
+        return self.run.shop.tables[self.table]
+
+    def _require_types(self) -> None:
+        """Make sure that no stored column is of another type than the lake has it in."""
+        if not self.run.lake.exists(self.partition):
+            return
+        held = self.run.lake.dataset(self.partition).schema
+        for name, kind in self.declared.stored_columns().items():
+            if name in held.names and held.field(name).type != kind:
+                raise SchemaDrift(
+                    f"{self.table}.{name} is {held.field(name).type} in the lake, but declared so "
+                    f"that it is {kind} now; declare it in shops/{self.run.shop.shop}/shop.yaml as "
+                    "it was, or begin anew with an empty lake and ledger of this shop"
+                )
+
+    def _migrated(self, known: list[Manifest]) -> dict[str, dict[str, str]]:
+        """How the stored columns differ from those of the extraction before, by column."""
+        before = [each for each in known if "columns" in each.details]
+        if not before:
+            return {}
+        then, now = before[-1].details["columns"], change_schema(self.declared).names
+        came = {
+            name: {
+                "how": "taken" if name in self.declared.taken else "declared",
+                "type": self.declared.columns[name],
+            }
+            for name in now
+            if name not in then
+        }
+        moves = came | {name: {"how": "left out"} for name in then if name not in now}
+        for name, move in moves.items():
+            _log.warning("%s.%s %s from %s on", self.table, name, move["how"], self.interval)
+        return moves
+
     def _yield_to(self, later: Manifest) -> Manifest:
         """An interval that is asked for after a later one, which took its changes."""
-        written = self._write(Taken({}, change_schema(self.run.shop.tables[self.table]), iter(())))
+        written = self._write(Taken({}, change_schema(self.declared), iter(())))
         return Manifest(
             STAGE, self.table, self.interval, written.counts, written.hash.hexdigest(),
             details={"taken_by": later.interval.key},
@@ -157,13 +306,19 @@ class _Step:
         held = self._held()
         if held == expected:
             return
+        if EXPIRED in done.details:
+            raise Expired(
+                f"{self.partition} of {self.interval} was removed by `retention.changes_days` in "
+                f"shops/{self.run.shop.shop}/shop.yaml; what was made of it stands: begin with a "
+                "later interval, or bring the partition back from a backup of the lake"
+            )
         if not held and done.position:
             self._restore(done, known)
             return
         raise CorruptPartition(
             f"{self.run.lake.uri(self.partition)}, partition {self.interval.key}: holds {held} "
-            f"rows, its manifest says {expected}; delete the partition and rerun the interval's "
-            "extraction, which restores it from the source"
+            f"rows, its manifest says {expected}; `python -m pipelines extract --reextract` takes "
+            "it from the source again"
         )
 
     def _held(self) -> int | None:
@@ -171,32 +326,73 @@ class _Step:
         if not self.run.lake.exists(self.partition):
             return 0
         try:
-            return self.run.lake.read(self.partition, [self.interval]).num_rows
+            return self.run.lake.count(self.partition, self.interval)
         except CorruptPartition:
             return None
 
     def _restore(self, done: Manifest, known: list[Manifest]) -> None:
-        after: Position | None = _position_before(known, self.interval)
-        with self.source.changes(self.table, self.interval.end, after, done.position) as taken:
-            written = self._write(taken)
-        if written.hash.hexdigest() != done.content_hash:
-            self._write(Taken({}, taken.schema, iter(())))
+        try:
+            self._reread(done, known, done.details["columns"])
+        except CorruptPartition as error:
             raise CorruptPartition(
-                f"{self.run.lake.uri(self.partition)}, partition {self.interval.key} is lost, and "
-                f"the source does not give the same {done.counts['rows']} changes again; bring "
-                "the partition back from a backup of the lake"
+                f"{self.run.lake.uri(self.partition)}, partition {self.interval.key} is lost: "
+                f"{error}"
+            ) from error
+
+    def _reread(self, done: Manifest, known: list[Manifest], names: list[str]) -> _Written:
+        """Replace the partition by what the source gives, if it is what it gave before.
+
+        Args:
+            names: the columns to store, among them those that were stored before.
+        """
+        after: Position | None = _position_before(known, self.interval)
+        with tempfile.TemporaryFile(prefix="freshrank-") as spool:
+            with self.source.changes(self.table, self.interval.end, after, done.position) as taken:
+                before = self._selected(taken.schema, done.details["columns"])
+                written = _Written(self._selected(taken.schema, names), self.interval)
+                same = ContentHash(before)
+                with pa.ipc.new_stream(spool, written.schema) as writer:
+                    for batch in taken.batches:
+                        same.add(batch.select(before.names))
+                        for piece in written.through(iter([batch.select(names)])):
+                            writer.write_batch(piece)
+            if same.hexdigest() != done.content_hash:
+                raise CorruptPartition(
+                    f"the source gives {written.counts['rows']} changes for it now that are not "
+                    f"the {done.counts['rows']} on record; bring the partition back from a backup "
+                    "of the lake"
+                )
+            spool.seek(0)
+            self.run.lake.replace(self.partition, self.interval, pa.ipc.open_stream(spool))
+        return written
+
+    def _selected(self, schema: pa.Schema, names: list[str]) -> pa.Schema:
+        if gone := [name for name in names if name not in schema.names]:
+            raise CorruptPartition(
+                f"it was extracted with {', '.join(gone)}, which shops/{self.run.shop.shop}/"
+                "shop.yaml no longer has; declare it until the partition is there again"
             )
+        return pa.schema([schema.field(name) for name in names])
 
 
 class _Written:
     """Counts and hashes the changes that pass through on their way into the lake."""
 
     def __init__(self, schema: pa.Schema, interval: Interval) -> None:
+        self.schema = schema
         self.hash = ContentHash(schema)
         self.counts = {"rows": 0, INSERT: 0, UPDATE: 0, DELETE: 0}
+        self.committed = CommitTimes()
+        self.bytes = 0
+        """As Arrow holds them, before Parquet compresses them."""
         self.late = 0
         """Changes that were committed before the interval began."""
         self._start = pa.scalar(interval.start, pa.timestamp("us", tz="UTC"))
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What the manifest keeps beside the counts."""
+        return {"late": self.late, "bytes": self.bytes}
 
     def through(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -204,8 +400,16 @@ class _Written:
             self.counts["rows"] += batch.num_rows
             for op in (INSERT, UPDATE, DELETE):
                 self.counts[op] += pc.equal(batch.column(OP), pa.scalar(op)).true_count
+            self.bytes += batch.nbytes
+            self.committed.add(batch.column(COMMITTED_AT))
             self.late += pc.less(batch.column(COMMITTED_AT), self._start).true_count
             yield batch
+
+
+def positions(ledger: Ledger) -> dict[str, Position]:
+    """The last position on record of each table that has one."""
+    known = ledger.manifests(STAGE)
+    return {each.subject: each.position for each in known if each.position}
 
 
 def _position_before(known: list[Manifest], interval: Interval) -> Position | None:

@@ -1,17 +1,19 @@
 """Reads captured changes from a shop's PostgreSQL database, each of them once.
 
-A position is a snapshot of the database (`pg_current_snapshot`) and the end of the interval. A
-change was taken if the snapshot saw its transaction and it was committed before that end; an
-extraction takes every other change committed before its own end. So a transaction in flight is
-taken whole by a later interval, a gap by the interval after it, and changes with a commit time
-ahead of an interval wait for theirs. What is left splits into two ranges, each of them small and
-indexed: commit times from the position's end on, and transactions that the snapshot may not have
-seen. https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPSHOT
+A position is a snapshot of the database (`pg_current_snapshot`) and the end of the interval. The
+first extraction of an interval leaves the snapshot as a mark for the other tables. A change was
+taken if the snapshot saw its transaction and the transaction's last change was written before that
+end; an extraction takes every other change whose transaction ended before its own end. So a
+transaction in flight, or one that wrote on both sides of the end, is taken whole by a later
+interval, a gap by the interval after it, and changes with a commit time ahead of an interval wait
+for theirs. (Where a column tells the commit time, each row goes by its own.) What is left splits
+into ranges that are small and indexed: commit times from the position's end on, transactions that
+the snapshot may not have seen, and those that the position's end would have divided. https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPSHOT
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -21,21 +23,28 @@ import pyarrow as pa
 
 from pipelines.extract.capture_sql import CLOCK, Capture
 from pipelines.extract.drift import drift
-from pipelines.extract.install import capture_fault
 from pipelines.extract.postgres import connect
 from pipelines.extract.pseudonyms import key_for, pseudonymise
-from pipelines.extract.source import Position, Taken, change_schema
+from pipelines.extract.source import (
+    FIRST_BATCH,
+    Position,
+    Taken,
+    change_schema,
+    rows_to_fetch,
+)
+from pipelines.extract.trigger_install import capture_fault
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import CaptureMissing, SchemaDrift
 from pipelines.shared.intervals import utc
 from pipelines.shared.settings import Settings
 
-BATCH = 20_000
-"""Rows held in memory at once."""
+_EVER = datetime.max.replace(tzinfo=UTC)
 
-_HERE = """
-    SELECT pg_current_snapshot()::text,
-           (SELECT log::text FROM "{schema}".captures WHERE table_name = %s)
+_LOG = 'SELECT log::text FROM "{schema}".captures WHERE table_name = %s'
+_MARK = 'SELECT "{schema}".mark(%s)::text'
+_DIVIDED = """
+    ANY (ARRAY(SELECT transaction FROM "{schema}".transactions
+               WHERE last_at >= {end} AND first_at < {end}))
 """
 # Python's calendar ends where PostgreSQL's goes on; infinity becomes its first or last moment.
 _WITHIN = {
@@ -80,19 +89,18 @@ class TriggerSource:
     ) -> Iterator[Taken]:
         """See `ChangeSource.changes`."""
         capture = Capture(self._shop, table)
+        snapshot = upto["snapshot"] if upto else _mark(self._url, capture.schema, before)
         with connect(self._url) as connection:
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             connection.read_only = True
-            here = _HERE.format(schema=capture.schema)
-            snapshot, log = connection.execute(here, [table]).fetchone()
+            (log,) = connection.execute(_LOG.format(schema=capture.schema), [table]).fetchone()
             if after is not None and after["log"] != log:
                 after = None  # Captured anew: the new log begins with every row there is.
             position = {"snapshot": snapshot, "end": before.isoformat(), "log": log}
             # The whole result is wanted, not its first rows.
             connection.execute("SET LOCAL cursor_tuple_fraction = 1")
             with psycopg.ServerCursor(connection, "freshrank") as cursor:
-                cursor.itersize = BATCH
-                cursor.execute(*changes_query(capture, before, after, upto))
+                cursor.execute(*changes_query(capture, before, after, snapshot))
                 batches = self._batches(table, cursor)
                 yield Taken(position, change_schema(self._shop.tables[table]), batches)
 
@@ -100,14 +108,51 @@ class TriggerSource:
         declared = self._shop.tables[table]
         key = key_for(self._settings, table, declared)
         schema = change_schema(declared)
-        while rows := cursor.fetchmany(BATCH):
+        count = FIRST_BATCH
+        while rows := cursor.fetchmany(count):
             arrays = []
             for field, values in zip(schema, zip(*rows, strict=True), strict=True):
                 array = _array(table, field, values)
                 if declared.personal.get(field.name) == "pseudonymise":
                     array = pseudonymise(array, key)
                 arrays.append(array)
-            yield pa.record_batch(arrays, schema=schema)
+            batch = pa.record_batch(arrays, schema=schema)
+            yield batch
+            count = rows_to_fetch(batch.num_rows, batch.nbytes)
+
+
+def pending(url: str, shop: Shop, positions: Mapping[str, Position]) -> dict[str, int]:
+    """How many committed changes of each table no extraction has taken yet.
+
+    Args:
+        positions: the last position of each table that has one.
+
+    Raises:
+        CaptureMissing: changes are not captured.
+        SourceUnavailable: the database cannot be reached.
+    """
+    found = {}
+    with connect(url) as connection:
+        for table in shop.tables:
+            capture = Capture(shop, table)
+            if fault := capture_fault(connection, capture):
+                raise CaptureMissing(fault)
+            (log,) = connection.execute(_LOG.format(schema=capture.schema), [table]).fetchone()
+            (now,) = connection.execute("SELECT pg_current_snapshot()::text").fetchone()
+            after = positions.get(table)
+            after = after if after is not None and after["log"] == log else None
+            query, bound = changes_query(capture, _EVER, after, now)
+            (found[table],) = connection.execute(
+                f"SELECT count(*) FROM ({query}) AS due", bound
+            ).fetchone()
+    return found
+
+
+def _mark(url: str, schema: str, before: datetime) -> str:
+    """The snapshot that all tables' extractions of the interval with this end read."""
+    with connect(url) as connection:
+        (snapshot,) = connection.execute(_MARK.format(schema=schema), [before]).fetchone()
+    return str(snapshot)
 
 
 def _array(table: str, field: Any, values: tuple[Any, ...]) -> Any:
@@ -121,14 +166,17 @@ def _array(table: str, field: Any, values: tuple[Any, ...]) -> Any:
 
 
 def changes_query(
-    capture: Capture, before: datetime, after: Position | None, upto: Position | None
+    capture: Capture, before: datetime, after: Position | None, snapshot: str
 ) -> tuple[str, dict[str, Any]]:
     """The changes to take, in the order of `seq`, with the columns of `change_schema`."""
-    due = "committed_at < %(before)s"
-    bound: dict[str, Any] = {"before": before}
-    if upto is not None:
-        due += " AND pg_visible_in_snapshot(transaction, %(upto)s::pg_snapshot)"
-        bound["upto"] = upto["snapshot"]
+    bound: dict[str, Any] = {"before": before, "snapshot": snapshot}
+    due = (
+        "committed_at < %(before)s "
+        "AND pg_visible_in_snapshot(transaction, %(snapshot)s::pg_snapshot)"
+    )
+    if capture.stamped:
+        divided = _DIVIDED.format(schema=capture.schema, end="%(before)s")
+        due += f" AND NOT transaction = {divided}"
     pieces = [f"SELECT * FROM {capture.changes} WHERE {due}"]
     if after is not None:
         bound |= {"end": utc(after["end"]), "seen": after["snapshot"]}
@@ -136,7 +184,14 @@ def changes_query(
             "committed_at < %(end)s AND transaction >= pg_snapshot_xmin(%(seen)s::pg_snapshot) "
             "AND NOT pg_visible_in_snapshot(transaction, %(seen)s::pg_snapshot)"
         )
-        pieces = [f"{pieces[0]} AND {part}" for part in ("committed_at >= %(end)s", unseen)]
+        rest = ["committed_at >= %(end)s", unseen]
+        if capture.stamped:
+            divided = _DIVIDED.format(schema=capture.schema, end="%(end)s")
+            rest.append(
+                f"committed_at < %(end)s AND transaction = {divided} "
+                "AND pg_visible_in_snapshot(transaction, %(seen)s::pg_snapshot)"
+            )
+        pieces = [f"{pieces[0]} AND {part}" for part in rest]
     columns = ", ".join(
         _WITHIN.get(kind, "{0}").format(f'"{name}"') for name, kind in capture.columns.items()
     )

@@ -1,4 +1,8 @@
-"""What every change source promises: each change once, whole transactions, in order."""
+"""What a change source promises where commit times are chosen, as a replay of a shop's past does.
+
+The list in memory that other tests stand on, and the triggers with `freshrank.clock`, keep the same
+promises. Every way of capturing, with the servers' own clocks: `test_capture.py`.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +51,12 @@ class Subject:
             return pa.Table.from_batches(list(taken.batches), taken.schema), taken.position
 
 
-@pytest.fixture(params=["list", pytest.param("trigger", marks=pytest.mark.services)])
+@pytest.fixture(
+    params=[
+        "list",
+        pytest.param("trigger", marks=pytest.mark.services),
+    ]
+)
 def subject(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[Subject]:
     shop = tiny()
     if request.param == "list":

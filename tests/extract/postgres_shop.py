@@ -43,6 +43,9 @@ def database(server: PostgresServer, tables: str = TABLES) -> Iterator[str]:
         yield url
     finally:
         with server.connect("postgres") as connection:
+            # A reader of a log that was just cut off may hold its slot for another moment.
+            reading = "SELECT pg_terminate_backend(active_pid, 10000) FROM pg_replication_slots"
+            connection.execute(f"{reading} WHERE active AND database = %s", [name])
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 

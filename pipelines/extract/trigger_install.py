@@ -22,6 +22,24 @@ _HOUSEKEEPING = """
         source oid NOT NULL,
         definition text NOT NULL
     );
+    CREATE TABLE IF NOT EXISTS "{schema}".transactions (
+        transaction xid8 PRIMARY KEY,
+        first_at timestamptz NOT NULL,
+        last_at timestamptz NOT NULL
+    );
+    CREATE INDEX IF NOT EXISTS transactions_last_at
+        ON "{schema}".transactions USING brin (last_at);
+    CREATE TABLE IF NOT EXISTS "{schema}".marks (
+        before timestamptz PRIMARY KEY,
+        snapshot pg_snapshot NOT NULL
+    );
+    CREATE OR REPLACE FUNCTION "{schema}".mark(ending timestamptz) RETURNS pg_snapshot
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $mark$
+    BEGIN
+        INSERT INTO "{schema}".marks VALUES (ending, pg_current_snapshot())
+        ON CONFLICT DO NOTHING;
+        RETURN (SELECT snapshot FROM "{schema}".marks WHERE before = ending);
+    END $mark$;
     CREATE TABLE IF NOT EXISTS "{schema}".faults (
         table_name text NOT NULL,
         message text NOT NULL,

@@ -1,0 +1,175 @@
+"""What a cursor source has taken: the keys of a table, each with its last cursor and version.
+
+An index is a few immutable Parquet files beside the lake's tables, named by a position. Each
+extraction adds one file with the keys that it gave; the newest file's word on a key stands, and
+every eighth extraction writes them together. A file that no position names means nothing: a run
+that died leaves one, and the rerun writes it anew. A file is deleted once the position before an
+extraction no longer names it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from pipelines.shared.errors import CorruptPartition
+
+CURSOR, VERSION, LIVE, ORDINAL = "_cursor", "_version", "_live", "_ordinal"
+FILES = 8
+"""So many files are written together: each of them is looked at for each batch of changes."""
+MEMORY = "128MB"
+"""What the comparison of keys holds before it spills to disk, however many keys there are."""
+
+
+def quoted(names: Sequence[str], alias: str = "") -> str:
+    """Names as a list in SQL."""
+    prefix = f"{alias}." if alias else ""
+    return ", ".join(f'{prefix}"{name}"' for name in names)
+
+
+def versions(engine: Any, rows: pa.RecordBatch) -> Any:
+    """64 bits of the MD5 (RFC 1321) of each row's values, as uint64.
+
+    Each value counts with its length, so that no two rows make one text.
+    """
+    plain = pa.table(
+        [
+            pc.cast(column, pa.int64()) if pa.types.is_timestamp(column.type) else column
+            for column in rows.columns
+        ],
+        names=rows.schema.names,
+    )
+    texts = [f'"{name}"::varchar' for name in plain.column_names]
+    parts = ", ".join(f"coalesce(strlen({text}) || ':' || {text}, '-')" for text in texts)
+    engine.register("rows", plain)
+    hashed = engine.sql(f"SELECT md5_number_lower(concat({parts})) AS v FROM rows")
+    return hashed.to_arrow_table().column("v").combine_chunks()
+
+
+class KeyIndex:
+    """The keys of one table that were taken before.
+
+    Args:
+        uri: folder of the index, local or of an object store.
+        key: the table's key columns with the types stored.
+        cursor: type of the cursor.
+        files: the files that the position names, oldest first.
+        threads: of the engine that compares keys.
+    """
+
+    def __init__(
+        self, uri: str, key: pa.Schema, cursor: pa.DataType, files: Sequence[str],
+        threads: int,
+    ) -> None:  # fmt: skip
+        if "://" in uri:
+            self._files, self._folder = pafs.FileSystem.from_uri(uri)
+        else:
+            self._files, self._folder = pafs.LocalFileSystem(), str(Path(uri).absolute())
+        self.names = list(files)
+        self.key, self.cursor = key, cursor
+        self.schema = pa.schema(
+            [*key, (CURSOR, cursor), (VERSION, pa.uint64()), (LIVE, pa.bool_()),
+             (ORDINAL, pa.int64())]
+        )  # fmt: skip
+        self._threads = threads
+
+    @contextlib.contextmanager
+    def engine(self) -> Iterator[Any]:
+        """DuckDB with the view `entries` of all files, if there are any; it may spill to disk."""
+        import duckdb
+
+        with (
+            tempfile.TemporaryDirectory(prefix="freshrank-") as folder,
+            duckdb.connect(
+                config={
+                    "threads": self._threads,
+                    "memory_limit": MEMORY,
+                    "temp_directory": folder,
+                }
+            ) as engine,
+        ):
+            engine.execute("SET TimeZone = 'UTC'")
+            if self.names:
+                paths = [self._path(name) for name in self.names]
+                if isinstance(self._files, pafs.LocalFileSystem):
+                    engine.read_parquet(paths).create_view("entries")
+                else:
+                    entries = pads.dataset(paths, schema=self.schema, filesystem=self._files)
+                    engine.register("entries", entries)
+            yield engine
+
+    def latest(self, among: str = "") -> str:
+        """A query of each key's last entry: the key, `_cursor`, `_version`, `_live`.
+
+        Args:
+            among: a relation; only its keys are looked at, so that they bound the memory.
+        """
+        key = quoted(self.key.names)
+        some = f"SEMI JOIN {among} USING ({key})" if among else ""
+        return (
+            f"SELECT {key}, last.* FROM (SELECT {key}, arg_max(struct_pack("
+            f"{CURSOR}, {VERSION}, {LIVE}), {ORDINAL}) AS last FROM entries {some} GROUP BY {key})"
+        )
+
+    def require(self) -> None:
+        """Make sure that every file is there.
+
+        Raises:
+            CorruptPartition: one is not.
+        """
+        lost = [
+            name
+            for name in self.names
+            if self._files.get_file_info(self._path(name)).type is not pafs.FileType.File
+        ]
+        if lost:
+            raise CorruptPartition(
+                f"the index of keys taken, {self._folder}, lacks {', '.join(lost)}, which the "
+                "position on record names; bring the folder back from a backup of the lake, or "
+                "begin anew with an empty lake and ledger of this shop"
+            )
+
+    @contextlib.contextmanager
+    def writer(self, name: str) -> Iterator[Any]:
+        """A writer of one further file, which is whole when the block ends well."""
+        self._files.create_dir(self._folder, recursive=True)
+        path = self._path(name)
+        # Keys, cursors and versions hardly repeat: a dictionary of them costs and saves nothing.
+        options: Any = {"filesystem": self._files, "use_dictionary": [LIVE, ORDINAL]}
+        with pq.ParquetWriter(f"{path}.part", self.schema, **options) as writer:
+            yield writer
+        self._files.move(f"{path}.part", path)
+
+    def merge(self, further: str, name: str) -> None:
+        """Write the last entries of all files and a further one into one, less the tombstones."""
+        whole = copy.copy(self)
+        whole.names = [*self.names, further]
+        columns = quoted(self.schema.names[:-1])
+        with whole.engine() as engine, self.writer(name) as writer:
+            entries = engine.sql(
+                f"SELECT {columns}, 0::bigint AS {ORDINAL} FROM ({self.latest()}) WHERE {LIVE}"
+            )
+            for batch in entries.to_arrow_reader(100_000):
+                writer.write_batch(batch.cast(self.schema))
+
+    def tidy(self, ordinal: int) -> None:
+        """Delete files that positions up to an extraction made needless."""
+        selector = pafs.FileSelector(self._folder, allow_not_found=True)
+        for found in self._files.get_file_info(selector):
+            name = found.base_name.removesuffix(".part").removesuffix(".parquet")
+            made = int(name.split("-")[0]) if name[:1].isdigit() else ordinal + 1
+            if made <= ordinal and name not in self.names:
+                self._files.delete_file(found.path)
+
+    def _path(self, name: str) -> str:
+        return f"{self._folder}/{name}.parquet"

@@ -1,0 +1,98 @@
+"""Which of a shop's sources answer, how far each table was extracted, and what waits there."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipelines.extract.modes import as_found, mode
+from pipelines.extract.source import Position
+from pipelines.extract.stage import STAGE, positions, taken
+from pipelines.shared.declaration import Shop
+from pipelines.shared.errors import FreshrankError, SourceUnavailable
+from pipelines.shared.installation import Installation
+from pipelines.shared.ledger import Manifest
+
+
+@dataclass(frozen=True)
+class TableState:
+    """How far a table was extracted, and what waits at its source."""
+
+    table: str
+    through: str | None
+    """End of the last extracted interval; None: not extracted yet."""
+    waits: bool
+    """Whether other tables of the shop were extracted further."""
+    pending_rows: int | None
+    """Committed changes that no extraction has taken; None where that is not known."""
+    pending_bytes: int | None
+    """Bytes of the server's log not read yet, of all tables; None without a log."""
+
+
+@dataclass(frozen=True)
+class SourceState:
+    """One source: whether it answers, and its tables."""
+
+    source: str
+    capture: str
+    answers: bool
+    fault: str
+    """Why it cannot be read; empty where it can."""
+    tables: tuple[TableState, ...]
+
+    @property
+    def waiting(self) -> list[str]:
+        """The tables that cannot go on, or are behind the others."""
+        return [each.table for each in self.tables if self.fault or each.waits]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain JSON-able values."""
+        return asdict(self) | {"tables": [asdict(each) for each in self.tables]}
+
+
+def freshness(installation: Installation) -> list[SourceState]:
+    """Ask every source at once, and the ledger.
+
+    Raises:
+        LedgerUnavailable: the ledger does not answer.
+    """
+    last = {each.subject: each for each in installation.ledger.manifests(STAGE)}
+    before = taken(each for each in last.values() if each.subject in installation.shop.tables)
+    known = positions(installation.ledger)
+    parts = installation.shop.parts()
+    with ThreadPoolExecutor(len(parts)) as pool:
+        return list(pool.map(lambda part: _state(installation, part, last, known, before), parts))
+
+
+def _state(
+    installation: Installation,
+    part: Shop,
+    last: dict[str, Manifest],
+    known: dict[str, Position],
+    before: dict[str, dict[str, str]],
+) -> SourceState:
+    fault, rows, log, answers = "", {}, {}, True
+    try:
+        url = installation.settings.connection(part.source.connection)
+        captured = mode(url, part)
+        captured.source(url, part, installation.settings).clock()
+        part = as_found(url, part, before)
+        rows = captured.pending(url, part, known) if captured.pending else {}
+        log = captured.pending_bytes(url, part, known) if captured.pending_bytes else {}
+    except FreshrankError as error:
+        fault, answers = str(error), not isinstance(error, SourceUnavailable)
+    furthest = max((each.interval.end for each in last.values()), default=None)
+    tables = []
+    for table in sorted(part.tables):
+        through = last[table].interval.end if table in last else None
+        tables.append(
+            TableState(
+                table,
+                through.isoformat() if through else None,
+                furthest is not None and (through is None or through < furthest),
+                rows.get(table),
+                log.get(table),
+            )
+        )
+    return SourceState(part.source_name, part.source.capture, answers, fault, tuple(tables))

@@ -1,0 +1,110 @@
+"""The door to trigger capture: each kind of database has a module of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from pipelines.extract import drift, trigger_log
+from pipelines.extract.drift import SourceColumn
+from pipelines.extract.source import ChangeSource, Position
+from pipelines.shared.declaration import Shop
+from pipelines.shared.errors import SettingsError
+from pipelines.shared.settings import Settings
+
+
+def source(url: str, shop: Shop, settings: Settings) -> ChangeSource:
+    """Changes that triggers wrote down."""
+    if database := _log_database(url):
+        return trigger_log.LogSource(url, shop, settings, database.opened)
+    from pipelines.extract.trigger import TriggerSource
+
+    return TriggerSource(url, shop, settings)
+
+
+def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
+    """See `modes.install`."""
+    from pipelines.extract import trigger_install
+
+    return list((_log_database(url) or trigger_install).install(url, shop, at))
+
+
+def remove(url: str, shop: Shop) -> None:
+    """See `modes.remove`."""
+    from pipelines.extract import trigger_install
+
+    (_log_database(url) or trigger_install).remove(url, shop)
+
+
+def check(url: str, shop: Shop) -> list[str]:
+    """See `modes.check`."""
+    if database := _log_database(url):
+        return trigger_log.check(url, shop, database.opened)
+    from pipelines.extract import trigger_install
+
+    return trigger_install.check(url, shop)
+
+
+def pending(url: str, shop: Shop, positions: Mapping[str, Position]) -> dict[str, int]:
+    """How many committed changes of each table no extraction has taken yet."""
+    if database := _log_database(url):
+        return trigger_log.pending(url, shop, positions, database.opened)
+    from pipelines.extract import trigger
+
+    return trigger.pending(url, shop, positions)
+
+
+def tables_of(url: str, shop: Shop) -> dict[str, dict[str, SourceColumn]]:
+    """The columns of every table of a source."""
+    kind = _kind(url)
+    if kind == "postgresql":
+        return drift.tables_of(url, shop)
+    if kind == "sqlite":
+        from pipelines.extract import cursor_check
+
+        return cursor_check.tables_of(url, shop)
+    from pipelines.extract import binlog_columns
+
+    return binlog_columns.tables_of(url, shop)
+
+
+def unfit(url: str) -> Callable[[str, SourceColumn], str]:
+    """Why values of a column may not fit a declared type, in a database of the URL's kind."""
+    if _kind(url) not in ("mysql", "mariadb"):
+        return drift.unfit_in_postgres
+    from pipelines.extract import binlog_columns
+
+    return binlog_columns.unfit
+
+
+def _log_database(url: str) -> Any:
+    """The module for a database whose changes are numbered; None for PostgreSQL.
+
+    Raises:
+        SettingsError: the URL is none, or of another kind of database.
+    """
+    kind = _kind(url)
+    if kind in ("mysql", "mariadb"):
+        from pipelines.extract import trigger_mariadb
+
+        return trigger_mariadb
+    if kind == "sqlite":
+        from pipelines.extract import trigger_sqlite
+
+        return trigger_sqlite
+    if kind == "postgresql":
+        return None
+    raise SettingsError(
+        f"`capture: trigger` knows no database {kind!r}; give the connection a URL that begins "
+        "with postgresql+psycopg://, mysql+pymysql:// or sqlite:///"
+    )
+
+
+def _kind(url: str) -> str:
+    try:
+        return sa.make_url(url).get_backend_name()
+    except sa.exc.ArgumentError:
+        return ""
