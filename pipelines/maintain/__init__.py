@@ -1,0 +1,11 @@
+"""Maintenance of the lake: verify it against the ledger, mend it, keep it small, copy it.
+
+No stage: it works on what the stages left, one shop at a time.
+"""
+
+from pipelines.maintain.backup import back_up
+from pipelines.maintain.repair import repair
+from pipelines.maintain.upkeep import Kept, run
+from pipelines.maintain.verification import Fault, Report, verify
+
+__all__ = ["Fault", "Kept", "Report", "back_up", "repair", "run", "verify"]

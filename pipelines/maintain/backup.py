@@ -1,0 +1,118 @@
+"""A second copy of the lake, from which a damaged partition comes back.
+
+Delta's data and log files are never changed once written, so a backup is a copy of those it does
+not have yet: data first, then each table's log in order, so that the copy is a whole lake at every
+moment. It keeps the versions of `KEEP` (a rule of its own: damage is often noticed late).
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+import pyarrow.fs as pafs
+
+from pipelines.shared.errors import CorruptPartition
+from pipelines.shared.hashing import content_hash
+from pipelines.shared.installation import Installation
+from pipelines.shared.lake import Lake, in_source_order
+from pipelines.shared.ledger import Manifest
+
+KEEP: Final = timedelta(days=35)
+_LOG: Final = "_delta_log"
+_CHUNK: Final = 8 << 20
+
+
+def copy_of(installation: Installation) -> Lake | None:
+    """The backup as a lake; None where `FRESHRANK_BACKUP` names no place for one."""
+    root = installation.settings.backup
+    return Lake(root, installation.shop.shop) if root else None
+
+
+def back_up(installation: Installation) -> int:
+    """Copy what the backup does not have yet; a rerun finds nothing left to do.
+
+    Returns:
+        How many files were copied; 0 where no backup is set.
+
+    Raises:
+        CorruptPartition: a table's log is shorter than its copy's: something happened to the
+            lake, and the backup stays as it is.
+    """
+    backup = copy_of(installation)
+    if backup is None:
+        return 0
+    source, root = pafs.FileSystem.from_uri(_uri(installation.lake))
+    target, copy = pafs.FileSystem.from_uri(_uri(backup))
+    # The logs are listed first: every data file that they name is then listed as well.
+    logs = sorted(name for name in _files(source, root) if _LOG in name)
+    data = [name for name in _files(source, root) if _LOG not in name]
+    there = _files(target, copy)
+    for table in sorted({name.split(f"/{_LOG}/")[0] for name in there if _LOG in name}):
+        _require_not_older(installation.lake, backup, table)
+    wanted = [name for name in (*data, *logs) if name not in there or _pointer(name)]
+    for name in wanted:
+        _copy(source, f"{root}/{name}", target, f"{copy}/{name}")
+    for table in {name.split(f"/{_LOG}/")[0] for name in logs}:
+        backup.vacuum(table, KEEP)
+    return len(wanted)
+
+
+def bring_back(installation: Installation, manifest: Manifest) -> bool:
+    """Put a partition of extracted changes back as its manifest has it.
+
+    Returns:
+        False where there is no backup, or it does not hold exactly those rows.
+    """
+    backup, table = copy_of(installation), f"changes/{manifest.subject}"
+    if backup is None:
+        return False
+    try:
+        rows = in_source_order(
+            backup.read(table, [manifest.interval], manifest.details.get("columns"))
+        )
+    except (KeyError, CorruptPartition):
+        return False
+    if content_hash(rows) != manifest.content_hash:
+        return False
+    installation.lake.replace(table, manifest.interval, rows)
+    return True
+
+
+def _uri(lake: Lake) -> str:
+    root = lake.uri("").rstrip("/")
+    return root if "://" in root else lake.local_root.absolute().as_uri()
+
+
+def _files(files: pafs.FileSystem, root: str) -> set[str]:
+    """The files below a folder, by their names from there."""
+    below = pafs.FileSelector(root, recursive=True, allow_not_found=True)
+    return {
+        found.path.removeprefix(root).lstrip("/")
+        for found in files.get_file_info(below)
+        if found.type is pafs.FileType.File and not found.path.endswith(".part")
+    }
+
+
+def _pointer(name: str) -> bool:
+    """Whether this is the one file of a log that is written anew."""
+    return name.endswith("/_last_checkpoint")
+
+
+def _require_not_older(lake: Lake, backup: Lake, table: str) -> None:
+    own, copied = lake.version(table), backup.version(table)
+    if copied is not None and (own is None or own < copied):
+        raise CorruptPartition(
+            f"{lake.uri(table)} is at version {'none' if own is None else own}, its backup "
+            f"{backup.uri(table)} at {copied}: the lake lost what was written since; copy the "
+            "table back from the backup, or move the backup away where the lake began anew"
+        )
+
+
+def _copy(source: pafs.FileSystem, path: str, target: pafs.FileSystem, to: str) -> None:
+    """One file, whole or not at all."""
+    target.create_dir(to.rpartition("/")[0], recursive=True)
+    with source.open_input_stream(path) as read, target.open_output_stream(f"{to}.part") as write:
+        while chunk := read.read(_CHUNK):
+            write.write(chunk)
+    target.move(f"{to}.part", to)

@@ -1,0 +1,109 @@
+"""A copy of the lake is a whole lake at every moment, and damage is mended from it exactly."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.fs as pafs
+import pytest
+
+from pipelines import maintain
+from pipelines.maintain import backup
+from pipelines.shared.errors import CorruptPartition
+from pipelines.shared.installation import Installation
+from pipelines.shared.lake import Lake
+from tests.maintain.stocked import TABLE, WEEKS
+from tests.maintain.test_upkeep import contents
+from tests.maintain.test_verify import files, partition
+
+CHANGES = f"changes/{TABLE}"
+
+
+@pytest.fixture
+def kept(stocked: Installation, tmp_path: Path) -> Installation:
+    """The stocked installation with a place for its copy."""
+    settings = stocked.settings.model_copy(update={"backup": str(tmp_path / "backup")})
+    return replace(stocked, settings=settings)
+
+
+def the_copy(installation: Installation) -> Installation:
+    """The same installation with its lake where the copy is."""
+    return replace(installation, lake=Lake(str(installation.settings.backup), "tiny"))
+
+
+def test_the_copy_is_the_lake_and_a_rerun_copies_nothing(kept: Installation) -> None:
+    held = contents(kept)
+    assert maintain.back_up(kept) > len(WEEKS)
+    assert contents(the_copy(kept)) == held
+    assert maintain.verify(the_copy(kept)).faults == ()
+    assert maintain.back_up(kept) == 0
+    kept.lake.replace(CHANGES, WEEKS[0], partition(kept, CHANGES, WEEKS[0]))
+    assert maintain.back_up(kept) == 2, "one data file and one entry of the log"
+
+
+def test_without_a_place_nothing_is_copied(stocked: Installation) -> None:
+    assert maintain.back_up(stocked) == 0
+
+
+def test_lost_changes_are_brought_back_without_the_source(kept: Installation) -> None:
+    before, held = maintain.verify(kept), contents(kept)
+    maintain.back_up(kept)
+    files(kept, CHANGES, WEEKS[1])[0].unlink()
+    with pytest.raises(CorruptPartition):
+        contents(kept)
+    said = maintain.repair(kept, maintain.verify(kept).faults)
+    assert said == [f"extract {TABLE} {WEEKS[1]}: brought back from the backup"]
+    assert (maintain.verify(kept), contents(kept)) == (before, held)
+
+
+def test_a_copy_with_other_rows_is_not_brought_back(kept: Installation) -> None:
+    maintain.back_up(kept)
+    manifest = kept.ledger.manifest("extract", TABLE, WEEKS[1])
+    assert manifest is not None
+    copy = the_copy(kept)
+    copy.lake.replace(CHANGES, WEEKS[1], partition(copy, CHANGES, WEEKS[1]).slice(1))
+    assert not backup.bring_back(kept, manifest)
+    shutil.rmtree(str(kept.settings.backup))
+    assert not backup.bring_back(kept, manifest)
+
+
+def test_a_copy_that_was_cut_off_is_whole_and_is_finished_by_the_next(
+    kept: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, whole = contents(kept), backup._copy
+    total = 0
+    for allowed in range(0, 40, 3):
+        left = allowed
+
+        def cut_off(source: pafs.FileSystem, path: str, target: pafs.FileSystem, to: str) -> None:
+            nonlocal left
+            if left == 0:
+                target.create_dir(to.rpartition("/")[0], recursive=True)
+                with target.open_output_stream(f"{to}.part") as half:
+                    half.write(b"half")
+                raise KeyboardInterrupt
+            left -= 1
+            whole(source, path, target, to)
+
+        monkeypatch.setattr(backup, "_copy", cut_off)
+        try:
+            maintain.back_up(kept)
+        except KeyboardInterrupt:
+            total += 1
+        copied = contents(the_copy(kept)) if the_copy(kept).lake.exists(CHANGES) else {}
+        assert copied.items() <= held.items()
+    assert total > 1
+    monkeypatch.undo()
+    maintain.back_up(kept)
+    assert contents(the_copy(kept)) == held
+
+
+def test_a_lake_older_than_its_copy_is_not_copied(kept: Installation) -> None:
+    maintain.back_up(kept)
+    held = contents(the_copy(kept))
+    shutil.rmtree(kept.lake.uri(CHANGES))
+    with pytest.raises(CorruptPartition, match=r"is at version none, its backup .* at 4"):
+        maintain.back_up(kept)
+    assert contents(the_copy(kept)) == held
