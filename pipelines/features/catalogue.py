@@ -8,24 +8,21 @@ leans on them ages.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final
 
 import ibis
 import pyarrow as pa
 
-from pipelines.features.candidates import SOURCES
-from pipelines.features.counters import MILLION
+from pipelines.features.candidates import SOURCES, from_source
+from pipelines.features.counters import MILLION, attributes
 from pipelines.features.engine import Table, Value
 from pipelines.features.events import DAY
 from pipelines.features.storage import Layout
+from pipelines.shared.declaration import CandidateSource, Family
 from pipelines.shared.errors import DeclarationError
-
-Family = Literal[
-    "shopper × item", "shopper × attribute", "item", "price", "period", "shopper",
-    "copurchase", "source", "context", "category code",
-]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,9 +38,31 @@ class Feature:
     categorical: bool = False
 
     @property
+    def idea(self) -> str:
+        """Where the idea comes from."""
+        return IDEAS[self.family]
+
+    @property
     def type(self) -> pa.DataType:
         """int32 codes for categorical features, float32 otherwise; null where unknown."""
         return pa.int32() if self.categorical else pa.float32()
+
+
+IDEAS: Final[dict[Family, str]] = {
+    "pair": "repeat consumption by frequency, recency and gap (Anderson et al. 2014; Bhagat et al. "
+    "2018, buy-it-again)",
+    "affinity": "attribute preferences of a shopper (Rendle et al. 2010, next baskets)",
+    "item": "popularity in windows and with decay (Ji et al. 2020, a re-visit of popularity)",
+    "price": "price against reference prices (Kalyanaram and Winer 1995)",
+    "period": "display and feature advertising (Blattberg and Neslin 1990)",
+    "shopper": "recency, frequency, monetary value (Fader et al. 2005)",
+    "copurchase": "item-item cosine (Sarwar et al. 2001)",
+    "exposure": "click-through history and position (Richardson et al. 2007)",
+    "latent": "implicit ALS (Hu, Koren and Volinsky 2008)",
+    "candidate": "what the retrieval stage knew, given to the ranker (Covington et al. 2016)",
+    "context": "time of the visit (Baltrunas and Amatriain 2009)",
+    "code": "categories as they are (Ke et al. 2017, LightGBM)",
+}
 
 
 def catalogue(layout: Layout) -> tuple[Feature, ...]:
@@ -52,16 +71,19 @@ def catalogue(layout: Layout) -> tuple[Feature, ...]:
     Raises:
         DeclarationError: a declared attribute's name makes two features of one name.
     """
-    priced = _PRICES if layout.shop.item.price else ()
-    attributes = tuple(
-        feature for name in layout.shop.item.attributes for feature in _affinities(name)
-    )
-    coded = ("item_category", *(f"item_{name}" for name in layout.shop.item.attributes))
-    found = (
-        *_PAIR, *_CATEGORY, *attributes, *_ITEM, *priced,
+    item, declared = layout.shop.item, layout.shop.features
+    coded = ("item_category", *(f"item_{name}" for name in item.attributes))
+    logged = layout.shop.surface.impressions is not None
+    every = (
+        *_PAIR, *_CATEGORY,
+        *(feature for name in attributes(layout) for feature in _affinities(name)),
+        *_ITEM, *(_PRICES if item.price else ()),
         *(_period(name) for name in layout.period_attributes),
-        *_SHOPPER, *_TOGETHER, *_SOURCES, *_CONTEXT, *(_code(name) for name in coded),
+        *_SHOPPER, *_TOGETHER, *(_EXPOSURE if logged else ()), *_LATENT,
+        *(_source(name) for name in SOURCES if name in declared.sources), *_PRIOR,
+        *_CONTEXT, *(_code(name) for name in coded),
     )  # fmt: skip
+    found = tuple(feature for feature in every if feature.family in declared.families)
     names = [feature.name for feature in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise DeclarationError(
@@ -96,47 +118,59 @@ def _cycle(row: Table, last: Value, gap: Value) -> Value:
 
 _PAIR = (
     Feature(
-        "pair_orders", "shopper × item", "shopper × item", "orders",
-        "orders with the item in 182 days, weighed by the strength of the event",
+        "pair_orders", "pair", "shopper × item", "orders",
+        "orders with the item in 364 days, weighed by the strength of the event",
         lambda row: row.si_weight_milli.fill_null(0) / 1000,
     ),
     Feature(
-        "pair_orders_28d", "shopper × item", "shopper × item", "orders",
+        "pair_orders_28d", "pair", "shopper × item", "orders",
         "orders with the item in the last 28 days",
         lambda row: row.si_orders_28d.fill_null(0),
     ),
     Feature(
-        "pair_orders_faded", "shopper × item", "shopper × item", "orders",
+        "pair_orders_faded", "pair", "shopper × item", "orders",
         "orders with the item; one of 42 days ago counts half",
         lambda row: row.si_faded_millionth.fill_null(0) / MILLION,
     ),
     Feature(
-        "pair_share", "shopper × item", "shopper × item", "share",
+        "pair_share", "pair", "shopper × item", "share",
         "share of the shopper's orders that hold the item",
         lambda row: ratio(row.si_orders.fill_null(0), row.sh_orders),
     ),
     Feature(
-        "pair_days_since", "shopper × item", "shopper × item", "days",
+        "pair_days_since", "pair", "shopper × item", "days",
         "days since the shopper last bought the item",
         lambda row: days_since(row, row.si_last),
     ),
     Feature(
-        "pair_gap_days", "shopper × item", "shopper × item", "days",
+        "pair_gap_days", "pair", "shopper × item", "days",
         "the shopper's mean time between orders of the item",
         lambda row: _gap(row.si_first, row.si_last, row.si_orders),
     ),
     Feature(
-        "pair_cycle", "shopper × item", "shopper × item", "ratio",
+        "pair_cycle", "pair", "shopper × item", "ratio",
         "days since the last order over the shopper's own mean gap: 1 is due, capped at 10",
         lambda row: _cycle(row, row.si_last, _gap(row.si_first, row.si_last, row.si_orders)),
     ),
     Feature(
-        "pair_item_cycle", "shopper × item", "shopper × item", "ratio",
+        "pair_item_cycle", "pair", "shopper × item", "ratio",
         "days since the last order over the item's mean gap of all shoppers, capped at 10",
         lambda row: _cycle(row, row.si_last, ratio(row.it_gap_sum / DAY, row.it_gaps)),
     ),
     Feature(
-        "pair_quantity", "shopper × item", "shopper × item", "pieces",
+        "pair_regularity", "pair", "shopper × item", "ratio",
+        "the shopper's mean gap between orders of the item over the item's mean gap of all, to 10",
+        lambda row: ratio(
+            _gap(row.si_first, row.si_last, row.si_orders), ratio(row.it_gap_sum / DAY, row.it_gaps)
+        ).clip(upper=10.0),
+    ),
+    Feature(
+        "pair_faded_share", "pair", "shopper × item", "share",
+        "the item's part of all the shopper's faded orders",
+        lambda row: ratio(row.si_faded_millionth.fill_null(0), row.sh_faded_millionth),
+    ),
+    Feature(
+        "pair_quantity", "pair", "shopper × item", "pieces",
         "mean pieces an order, capped at 20 an order",
         lambda row: ratio(row.si_quantity_milli / 1000, row.si_orders),
     ),
@@ -144,24 +178,24 @@ _PAIR = (
 
 _CATEGORY = (
     Feature(
-        "category_share", "shopper × attribute", "shopper × category", "share",
+        "category_share", "affinity", "shopper × category", "share",
         "share of the shopper's orders that hold the item's category",
-        lambda row: ratio(row.sc_orders.fill_null(0), row.sh_orders),
+        lambda row: ratio(row.sc_orders.fill_null(0), row.sh_orders_182d),
     ),
     Feature(
-        "category_days_since", "shopper × attribute", "shopper × category", "days",
+        "category_days_since", "affinity", "shopper × category", "days",
         "days since the shopper last bought in the category",
         lambda row: days_since(row, row.sc_last),
     ),
     Feature(
-        "category_cycle", "shopper × attribute", "shopper × category", "ratio",
+        "category_cycle", "affinity", "shopper × category", "ratio",
         "days since the last order in the category over the shopper's mean gap, capped at 10",
         lambda row: _cycle(row, row.sc_last, _gap(row.sc_first, row.sc_last, row.sc_orders)),
     ),
     Feature(
-        "pair_share_of_category", "shopper × attribute", "shopper × item", "share",
-        "share of the shopper's lines in the category that are this item",
-        lambda row: ratio(row.si_orders.fill_null(0), row.sc_lines),
+        "pair_share_of_category", "affinity", "shopper × item", "share",
+        "orders with the item over the shopper's lines in the category of 182 days, capped at 2",
+        lambda row: ratio(row.si_orders.fill_null(0), row.sc_lines).clip(upper=2.0),
     ),
 )  # fmt: skip
 
@@ -169,12 +203,12 @@ _CATEGORY = (
 def _affinities(name: str) -> tuple[Feature, Feature]:
     return (
         Feature(
-            f"{name}_share", "shopper × attribute", f"shopper × {name}", "share",
+            f"{name}_share", "affinity", f"shopper × {name}", "share",
             f"share of the shopper's lines whose item has this {name}",
-            lambda row: ratio(row[f"sa_{name}_lines"].fill_null(0), row.sh_lines),
+            lambda row: ratio(row[f"sa_{name}_lines"].fill_null(0), row.sh_lines_182d),
         ),
         Feature(
-            f"{name}_days_since", "shopper × attribute", f"shopper × {name}", "days",
+            f"{name}_days_since", "affinity", f"shopper × {name}", "days",
             f"days since the shopper last bought an item with this {name}",
             lambda row: days_since(row, row[f"sa_{name}_last"]),
         ),
@@ -211,6 +245,16 @@ _ITEM = (
         "item_trend", "item", "item", "ratio",
         "share of the last 7 days' lines over that of the last 28 days', capped at 4",
         _trend,
+    ),
+    Feature(
+        "item_faded_share", "item", "item", "share of 1000 lines",
+        "the item's lines among 1000 lines of 182 days; one of 42 days ago counts half",
+        lambda row: ratio(1000 * row.it_faded_millionth.fill_null(0), row.all_faded_millionth),
+    ),
+    Feature(
+        "item_novelty_days", "item", "item", "days",
+        "days since the item was first bought, 364 at most",
+        lambda row: days_since(row, row.it_first),
     ),
     Feature(
         "item_shoppers", "item", "item", "share",
@@ -286,6 +330,11 @@ _SHOPPER = (
         lambda row: ratio(row.sh_lines, row.sh_orders),
     ),
     Feature(
+        "shopper_spend", "shopper", "shopper", "currency",
+        "mean paid an order",
+        lambda row: ratio(row.sh_paid_cents / 100, row.sh_orders),
+    ),
+    Feature(
         "shopper_breadth", "shopper", "shopper", "share",
         "distinct items over lines: 1 never buys an item twice",
         lambda row: ratio(row.sh_items, row.sh_lines),
@@ -306,27 +355,67 @@ _TOGETHER = (
 )  # fmt: skip
 
 
-def _source(name: str) -> Feature:
+def _position(row: Table) -> Value:
+    return ratio(row.ex_position_sum, row.ex_shown)
+
+
+_EXPOSURE = (
+    Feature(
+        "item_taken_share", "exposure", "item", "ratio",
+        "lines of 28 days over showings, one and ten added, so that rare ones say little",
+        lambda row: (row.ex_taken.fill_null(0) + 1) / (row.ex_shown.fill_null(0) + 10),
+    ),
+    Feature(
+        "item_mean_position", "exposure", "item", "position",
+        "mean position at which the item was shown in 28 days",
+        _position,
+    ),
+    Feature(
+        "pair_shown", "exposure", "shopper × item", "showings",
+        "how often the shopper was shown the item in 28 days",
+        lambda row: row.ex_pair_shown.fill_null(0),
+    ),
+    Feature(
+        "pair_ignored", "exposure", "shopper × item", "showings",
+        "how often in 28 days since the shopper last took it",
+        lambda row: row.ex_pair_ignored.fill_null(0),
+    ),
+)  # fmt: skip
+
+_LATENT = (
+    Feature(
+        "latent_score", "latent", "shopper × item", "score",
+        "inner product of the shopper's and the item's factors, about 1 for a sure pair",
+        lambda row: row.latent_score,
+    ),
+)  # fmt: skip
+
+
+def _source(name: CandidateSource) -> Feature:
     return Feature(
-        f"from_{name}", "source", "shopper × item", "flag",
+        f"from_{name}", "candidate", "shopper × item", "flag",
         f"1 where the source {name} proposes the item to the shopper",
-        lambda row: row[f"from_{name}"].fill_null(0),
+        lambda row: from_source(row, name),
     )  # fmt: skip
 
 
-_SOURCES = (
-    *(_source(name) for name in SOURCES),
+_PRIOR = (
     Feature(
-        "prior", "source", "shopper × item", "score",
+        "prior", "candidate", "shopper × item", "score",
         "the score by which proposals are cut to the surface's number of candidates",
         lambda row: row.prior.fill_null(0.0),
     ),
     Feature(
-        "prior_rank", "source", "shopper × item", "rank",
+        "prior_rank", "candidate", "shopper × item", "rank",
         "rank of the item among the shopper's proposals by that score, from 1",
         lambda row: row.prior_rank,
     ),
 )  # fmt: skip
+
+
+def _year(row: Table) -> Value:
+    return row.group_time / (365.25 * DAY) * (2 * math.pi)
+
 
 _CONTEXT = (
     Feature(
@@ -337,12 +426,20 @@ _CONTEXT = (
         "weekday", "context", "group", "day", "weekday of the group's time, Monday is 0",
         lambda row: (row.group_time // DAY + 3) % 7,
     ),
+    Feature(
+        "season_sine", "context", "group", "-1 … 1", "sine of the place in the year of 365.25 days",
+        lambda row: _year(row).sin(),
+    ),
+    Feature(
+        "season_cosine", "context", "group", "-1 … 1", "cosine of the place in the year",
+        lambda row: _year(row).cos(),
+    ),
 )  # fmt: skip
 
 
 def _code(name: str) -> Feature:
     return Feature(
-        name, "category code", "item", "code",
+        name, "code", "item", "code",
         f"stored code of the item's {name.removeprefix('item_')}, -1 where unknown",
         lambda row: ibis.coalesce(row[f"code_{name}"], -1),
         categorical=True,

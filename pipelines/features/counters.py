@@ -15,14 +15,17 @@ from pipelines.features.events import DAY
 from pipelines.features.storage import Layout
 from pipelines.shared.columns import ITEM, SHOPPER
 
-WINDOW_DAYS: Final = 182
+WINDOW_DAYS: Final = 364
 """How far back features look."""
+AFFINITY_DAYS: Final = 182
+"""How far back a shopper's leanings and the prices paid look."""
 MONTH_DAYS: Final = 28
 WEEK_DAYS: Final = 7
 HALF_LIFE_DAYS: Final = 42
-"""After so many days an order counts half in the decayed count."""
+"""After so many days an order counts half in the decayed counts."""
 QUANTITY_CAP: Final = 20
 """Pieces of one line that count; fuel is sold by the thousand."""
+PRICE_BANDS: Final = 5
 MILLION: Final = 1_000_000
 
 
@@ -31,7 +34,7 @@ class Counters:
     """Tables of counters as of one time; columns carry the prefix of their grain."""
 
     items: Table
-    """item: everything known of it (`it_…`, attributes, codes, price)."""
+    """item: everything known of it (`it_…`, attributes, codes, price, price band)."""
     shoppers: Table
     """shopper: `sh_…`."""
     pairs: Table
@@ -39,12 +42,18 @@ class Counters:
     categories: Table
     """shopper × category: `sc_…`."""
     attributes: dict[str, Table]
-    """shopper × value of a declared attribute: `sa_<name>_…`, by attribute."""
+    """shopper × value of an attribute or the price band: `sa_<name>_…`, by name."""
     totals: Table
     """One row: `all_…`."""
     lines: Table
-    """What was counted: shopper, session, item, time."""
+    """What was counted: shopper, session, item, time, faded."""
     now: int
+
+
+def attributes(layout: Layout) -> tuple[str, ...]:
+    """The attributes whose values a shopper can lean to; a price has a band."""
+    band = ("price_band",) if layout.shop.item.price else ()
+    return (*layout.shop.item.attributes, *band)
 
 
 def count(engine: Engine, lines: Table, items: Table, layout: Layout, now: int) -> Counters:
@@ -55,29 +64,30 @@ def count(engine: Engine, lines: Table, items: Table, layout: Layout, now: int) 
         items: encoded items (see `codes.encode`).
         now: microseconds since 1970.
     """
-    kept = engine.keep(lines)
-    known = engine.keep(items.drop("_position"))
+    kept = engine.keep(lines.mutate(faded=_faded(lines, now)))
+    known = engine.keep(_banded(items.drop("_position")))
     named = kept.filter(kept[SHOPPER].notnull())
-    described = engine.keep(attach(named, known.select(ITEM, *_attribute_names(layout)), ITEM))
+    leaning = named.filter(recent(named, now, AFFINITY_DAYS))
+    held = [f"item_{name}" for name in attributes(layout)]
+    described = engine.keep(attach(leaning, known.select(ITEM, "item_category", *held), ITEM))
     pairs = engine.keep(_pairs(named, now))
-    totals = engine.keep(_totals(kept, now))
     return Counters(
         items=engine.keep(_items(kept, pairs, known, now)),
         shoppers=engine.keep(_shoppers(named, now)),
         pairs=pairs,
-        categories=engine.keep(_affinity(described, "item_category", "sc")),
-        attributes={
-            name: engine.keep(_affinity(described, f"item_{name}", f"sa_{name}"))
-            for name in layout.shop.item.attributes
-        },
-        totals=totals,
+        categories=engine.keep(_categories(described)),
+        attributes={name: engine.keep(_affinity(described, name)) for name in attributes(layout)},
+        totals=engine.keep(_totals(kept, now)),
         lines=kept,
         now=now,
     )
 
 
-def _attribute_names(layout: Layout) -> list[str]:
-    return ["item_category", *(f"item_{name}" for name in layout.shop.item.attributes)]
+def _banded(items: Table) -> Table:
+    """Items with `item_price_band`: a fifth of their category by price, 0 is the cheapest."""
+    by_price = ibis.window(group_by="item_category", order_by=[items.price_cents, items[ITEM]])
+    band = ibis.ntile(PRICE_BANDS).over(by_price).cast("int64")
+    return items.mutate(item_price_band=ibis.ifelse(items.price_cents.notnull(), band, None))
 
 
 def recent(lines: Table, now: int, days: int) -> Value:
@@ -85,18 +95,22 @@ def recent(lines: Table, now: int, days: int) -> Value:
     return lines.time >= now - days * DAY
 
 
-def _pairs(lines: Table, now: int) -> Table:
+def _faded(lines: Table, now: int) -> Value:
+    """What a line still counts, in millionths."""
     half_lives = (now - lines.time) / (HALF_LIFE_DAYS * DAY)
-    faded = (lines.weight * 1000 * (0.5**half_lives)).round().cast("int64")
+    return (lines.weight * 1000 * (0.5**half_lives)).round().cast("int64")
+
+
+def _pairs(lines: Table, now: int) -> Table:
     capped = lines.quantity_milli.clip(0, QUANTITY_CAP * 1000)
     return (
-        lines.mutate(_faded=faded, _capped=capped)
+        lines.mutate(_capped=capped)
         .group_by([SHOPPER, ITEM])
         .agg(
             si_orders=lambda row: row.count(),
             si_orders_28d=lambda row: recent(row, now, MONTH_DAYS).cast("int64").sum(),
             si_weight_milli=lambda row: row.weight.sum(),
-            si_faded_millionth=lambda row: row._faded.sum(),
+            si_faded_millionth=lambda row: row.faded.sum(),
             si_first=lambda row: row.time.min(),
             si_last=lambda row: row.time.max(),
             si_quantity_milli=lambda row: row._capped.sum(),
@@ -105,14 +119,15 @@ def _pairs(lines: Table, now: int) -> Table:
 
 
 def _items(lines: Table, pairs: Table, known: Table, now: int) -> Table:
-    month = recent(lines, now, MONTH_DAYS)
-    sold = lines.group_by(ITEM).agg(
-        it_orders=lines.count(),
+    lately = lines.filter(recent(lines, now, AFFINITY_DAYS))
+    month = recent(lately, now, MONTH_DAYS)
+    sold = lately.group_by(ITEM).agg(
         it_orders_28d=month.cast("int64").sum(),
-        it_orders_7d=recent(lines, now, WEEK_DAYS).cast("int64").sum(),
-        it_shoppers_28d=lines[SHOPPER].nunique(where=month),
-        it_paid_cents=lines.price_cents.sum().cast("int64"),
-        it_pieces_milli=lines.quantity_milli.sum().cast("int64"),
+        it_orders_7d=recent(lately, now, WEEK_DAYS).cast("int64").sum(),
+        it_shoppers_28d=lately[SHOPPER].nunique(where=month),
+        it_faded_millionth=lately.faded.sum(),
+        it_paid_cents=lately.price_cents.sum().cast("int64"),
+        it_pieces_milli=lately.quantity_milli.sum().cast("int64"),
     )
     returning = pairs.si_orders > 1
     by_shopper = pairs.group_by(ITEM).agg(
@@ -120,12 +135,15 @@ def _items(lines: Table, pairs: Table, known: Table, now: int) -> Table:
         it_repeaters=returning.cast("int64").sum(),
         it_gaps=(pairs.si_orders - 1).sum(),
         it_gap_sum=(pairs.si_last - pairs.si_first).sum().cast("int64"),
+        it_first=pairs.si_first.min(),
     )
-    sold = attach(sold, by_shopper, ITEM)
     priced = known.filter(known.price_cents.notnull() & known.item_category.notnull())
     typical = priced.group_by("item_category").agg(category_price_cents=priced.price_cents.median())
-    all_items = attach(known.select(ITEM).union(sold.select(ITEM), distinct=True), known, ITEM)
-    joined = attach_all(all_items, [(sold, (ITEM,)), (typical, ("item_category",))])
+    met = sold.select(ITEM).union(by_shopper.select(ITEM), distinct=True)
+    all_items = attach(known.select(ITEM).union(met, distinct=True), known, ITEM)
+    joined = attach_all(
+        all_items, [(sold, (ITEM,)), (by_shopper, (ITEM,)), (typical, ("item_category",))]
+    )
     popular = ibis.window(order_by=ibis.desc(joined.it_shoppers_28d.fill_null(0)))
     rivals = ibis.window(
         group_by="item_category", order_by=ibis.desc(joined.it_shoppers_28d.fill_null(0))
@@ -141,42 +159,57 @@ def _codes(known: Table) -> list[str]:
 
 
 def _shoppers(lines: Table, now: int) -> Table:
-    sessions = lines.group_by([SHOPPER, "session"]).agg(time=lines.time.min())
+    sessions = lines.group_by([SHOPPER, "session"]).agg(
+        time=lines.time.min(),
+        lines=lines.count(),
+        paid=lines.price_cents.sum().cast("int64"),
+        faded=lines.faded.sum(),
+    )
+    lately = recent(sessions, now, AFFINITY_DAYS)
     by_session = sessions.group_by(SHOPPER).agg(
         sh_orders=sessions.count(),
+        sh_orders_182d=lately.cast("int64").sum(),
         sh_orders_28d=recent(sessions, now, MONTH_DAYS).cast("int64").sum(),
         sh_first=sessions.time.min(),
         sh_last=sessions.time.max(),
+        sh_lines=sessions.lines.sum(),
+        sh_lines_182d=sessions.lines.sum(where=lately),
+        sh_paid_cents=sessions.paid.sum().cast("int64"),
+        sh_faded_millionth=sessions.faded.sum().cast("int64"),
     )
-    by_line = lines.group_by(SHOPPER).agg(
-        sh_lines=lines.count(),
-        sh_items=lines[ITEM].nunique(),
-        sh_paid_cents=lines.price_cents.sum().cast("int64"),
-    )
+    by_line = lines.group_by(SHOPPER).agg(sh_items=lines[ITEM].nunique())
     return attach(by_session, by_line, SHOPPER)
 
 
-def _affinity(described: Table, name: str, prefix: str) -> Table:
-    """How often a shopper's sessions held a value of an attribute, and when first and last."""
-    valued = described.filter(described[name].notnull())
-    sessions = valued.group_by([SHOPPER, name, "session"]).agg(
+def _categories(described: Table) -> Table:
+    """How many of a shopper's sessions held a category, and when first and last."""
+    valued = described.filter(described.item_category.notnull())
+    sessions = valued.group_by([SHOPPER, "item_category", "session"]).agg(
         time=valued.time.max(), lines=valued.count()
     )
-    return sessions.group_by([SHOPPER, name]).agg(
-        **{
-            f"{prefix}_orders": sessions.count(),
-            f"{prefix}_lines": sessions.lines.sum(),
-            f"{prefix}_first": sessions.time.min(),
-            f"{prefix}_last": sessions.time.max(),
-        }
+    return sessions.group_by([SHOPPER, "item_category"]).agg(
+        sc_orders=sessions.count(),
+        sc_lines=sessions.lines.sum(),
+        sc_first=sessions.time.min(),
+        sc_last=sessions.time.max(),
+    )
+
+
+def _affinity(described: Table, name: str) -> Table:
+    """How many of a shopper's lines hold a value of an attribute, and when last."""
+    valued = described.filter(described[f"item_{name}"].notnull())
+    return valued.group_by([SHOPPER, f"item_{name}"]).agg(
+        **{f"sa_{name}_lines": valued.count(), f"sa_{name}_last": valued.time.max()}
     )
 
 
 def _totals(lines: Table, now: int) -> Table:
     month = recent(lines, now, MONTH_DAYS)
+    lately = recent(lines, now, AFFINITY_DAYS)
     return lines.agg(
         all_orders_28d=month.cast("int64").sum().fill_null(0),
         all_orders_7d=recent(lines, now, WEEK_DAYS).cast("int64").sum().fill_null(0),
+        all_faded_millionth=lines.faded.sum(where=lately).cast("int64").fill_null(0),
         all_shoppers=lines[SHOPPER].nunique(),
         all_shoppers_28d=lines[SHOPPER].nunique(where=month),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Final
 
 import ibis
@@ -36,11 +35,10 @@ class Arrived:
 
 def formed_before(run: Run, engine: Engine, layout: Layout, step: Interval) -> Table:
     """Ids of the groups formed in the last steps, wherever they matured."""
-    since = step.start - LOOKBACK_STEPS * timedelta(days=run.shop.interval.days)
-    low = f"{since:%Y-%m-%dT%H:%M:%SZ}"
+    since = step.start - (LOOKBACK_STEPS - 1) * run.shop.grid.step
     ids = pa.schema({columns.GROUP: pa.string()})
     tables = [f"group_index/{layout.shop.surface.name}", storage.OPEN_GROUPS]
-    found = [storage.read(run, table, ids, lambda key: low <= key < step.key) for table in tables]
+    found = [storage.read_between(run, table, ids, since, step.start) for table in tables]
     return engine.load(pa.concat_tables(found)).distinct()
 
 

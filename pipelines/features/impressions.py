@@ -43,11 +43,11 @@ def arrived(changes: Table, before: Table, layout: Layout, step: Interval) -> tu
         A row a shown item: group_id, shopper_id, item_id, shown_position, group_time,
         context_time, window_end, known_at; and the ids of lists that came too late.
     """
-    rows = _shown(changes, layout)
+    rows = whole(versions(changes, layout))
     lists = rows.group_by(columns.GROUP).agg(
         shopper_id=rows[columns.SHOPPER].min(),
         group_time=rows.group_time.min(),
-        known_at=rows.known_at.max(),
+        known_at=rows[columns.COMMITTED_AT].max(),
     )
     new, late = split_late(lists, before, step, layout.shop.interval.days)
     window = int(layout.shop.surface.attribution_days * DAY)
@@ -60,20 +60,24 @@ def arrived(changes: Table, before: Table, layout: Layout, step: Interval) -> tu
     return items.inner_join(timed, columns.GROUP), late
 
 
-def _shown(changes: Table, layout: Layout) -> Table:
+def versions(changes: Table, layout: Layout) -> Table:
+    """A step's changes of the impressions table in the columns of `state/shown`."""
     shown = declared(layout)
     position = changes[shown.position].cast("int32") if shown.position else ibis.null("int32")
-    rows = changes.select(
+    return changes.select(
         shown_key=joined_key(changes, "", layout.shop.tables[shown.table].key),
         group_id=changes[shown.group].cast("string"),
         shopper_id=changes[shown.shopper].cast(DataType.from_pyarrow(layout.shopper)),
         item_id=changes[shown.item].cast(DataType.from_pyarrow(layout.item)),
         group_time=changes[shown.time],
-        known_at=changes[columns.COMMITTED_AT],
         shown_position=position,
-        **{name: changes[name] for name in (columns.OP, columns.POSITION)},
+        **{name: changes[name] for name in (columns.OP, columns.COMMITTED_AT, columns.POSITION)},
     )
-    stood = standing(rows, "shown_key")
+
+
+def whole(shown: Table) -> Table:
+    """The last version of each showing that says who saw what in which list, and when."""
+    stood = standing(shown, "shown_key")
     return stood.filter(
         stood.group_id.notnull()
         & stood.shopper_id.notnull()

@@ -84,7 +84,9 @@ def recall(rows: pa.Table, groups: pa.Table) -> dict[str, float | None]:
     found = rows.filter(pc.greater(rows[columns.LABEL], pa.scalar(0, pa.int8())))
     places = _places(found, groups[columns.GROUP])
     hits = {"all": np.ones(found.num_rows, bool)} | {
-        name: _numbers(found[f"from_{name}"]) > 0 for name in SOURCES
+        name: _numbers(found[f"from_{name}"]) > 0
+        for name in SOURCES
+        if f"from_{name}" in found.column_names
     }
     if not some.any():
         return dict.fromkeys(hits)

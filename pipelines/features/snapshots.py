@@ -6,7 +6,7 @@ from functools import reduce
 
 import ibis
 
-from pipelines.features.engine import Table
+from pipelines.features.engine import Table, Value
 from pipelines.features.events import cents, joined_key, micros, standing
 from pipelines.features.storage import Layout
 from pipelines.shared import columns
@@ -40,12 +40,7 @@ def period_versions(changes: Table, layout: Layout, place: int, periods: Periods
     Args:
         place: which of the declared `periods` it is; keeps their keys apart.
     """
-    values = {
-        name: changes[periods.attributes[name]].cast("float64")
-        if name in periods.attributes
-        else ibis.null("float64")
-        for name in layout.period_attributes
-    }
+    values = {name: _held(changes, periods, name) for name in layout.period_attributes}
     return changes.select(
         period_key=joined_key(changes, f"{place}:", layout.shop.tables[periods.table].key),
         item_id=changes[periods.item],
@@ -54,6 +49,13 @@ def period_versions(changes: Table, layout: Layout, place: int, periods: Periods
         **values,
         **_change(changes),
     )
+
+
+def _held(changes: Table, periods: Periods, name: str) -> Value:
+    given = periods.attributes.get(name)
+    if given is None:
+        return ibis.null("float64")
+    return changes[given].cast("float64") if isinstance(given, str) else ibis.literal(given)
 
 
 def _change(changes: Table) -> dict[str, object]:

@@ -9,7 +9,7 @@ from typing import Any
 import ibis
 import pyarrow as pa
 
-from pipelines.features import candidates, catalogue, rows, steps, storage
+from pipelines.features import catalogue, rows, steps, storage
 from pipelines.features.engine import engine
 from pipelines.features.events import micros
 from pipelines.features.storage import Layout
@@ -145,11 +145,11 @@ def serve(run: Run) -> Served:
         known = rows.as_of(run, opened, layout, run.interval.end, last)
         everyone = opened.load(rows.snapshot(run, storage.SHOPPERS, layout.shoppers, last))
         shoppers = opened.keep(everyone.select(columns.SHOPPER))
-        proposed = candidates.propose(opened, known.counters, shoppers)
-        capped = proposed.pairs.filter(proposed.pairs.prior_rank <= surface.max_candidates)
+        proposed = rows.propose(opened, known, layout, shoppers, surface.max_candidates)
         now = ibis.literal(micros(run.interval.end), "int64")
-        shown = capped.select(columns.SHOPPER, columns.ITEM, group_time=now, context_time=now)
-        built = rows.build(shown, known, proposed, layout)
+        shown = shoppers.mutate(group_time=now, context_time=now)
+        pairs = proposed.pairs.select(*rows.PAIR)
+        built = rows.build(opened, shown, (columns.SHOPPER,), pairs, known, proposed, layout)
         served = opened.arrow(built, schema, columns.SHOPPER, columns.ITEM)
         ids = pa.schema({columns.SHOPPER: layout.shopper})
         cold = shoppers.anti_join(known.counters.shoppers, columns.SHOPPER)

@@ -11,7 +11,6 @@ import ibis
 import pyarrow as pa
 
 from pipelines.features import (
-    candidates,
     catalogue,
     codes,
     events,
@@ -21,6 +20,7 @@ from pipelines.features import (
     rows,
     snapshots,
     storage,
+    tastes,
 )  # fmt: skip
 from pipelines.features.engine import Engine, Table, attach, conform
 from pipelines.features.storage import Layout
@@ -56,6 +56,8 @@ def take(run: Run, engine: Engine, layout: Layout, step: Interval, before: Inter
         fold(run, engine, layout, step, before)
     with engine.scope():
         known = rows.as_of(run, engine, layout, step.start, before)
+        if known.factors is not None:
+            tastes.store(run, step, known.factors)
         earlier = groups.formed_before(run, engine, layout, step)
         form = _logged if layout.shop.surface.candidates == "logged" else _generated
         formed = form(run, engine, layout, step, before, known, earlier)
@@ -75,6 +77,12 @@ def fold(run: Run, engine: Engine, layout: Layout, step: Interval, before: Inter
     )
     ordered = ("event_key", columns.POSITION)
     lake.replace(storage.EVENTS, step, engine.arrow(versions, layout.events, *ordered))
+
+    if shop.surface.impressions is not None:
+        shown = impressions.versions(changes[shop.surface.impressions.table], layout)
+        lake.replace(
+            storage.SHOWN, step, engine.arrow(shown, layout.shown, "shown_key", columns.POSITION)
+        )
 
     items = snapshots.item_versions(changes[shop.item.table], layout)
     lake.replace(vocabulary.TABLE, step, codes.append(engine, lake, step, items, layout))
@@ -103,17 +111,19 @@ def _generated(
     run: Run, engine: Engine, layout: Layout, step: Interval, before: Interval | None,
     known: rows.Known, earlier: Table,
 ) -> Formed:  # fmt: skip
-    versions = storage.read(run, storage.EVENTS, layout.events, lambda key: key == step.key)
+    versions = storage.read(run, storage.EVENTS, layout.events, step)
     arrived = groups.arrived(engine.load(versions), earlier, layout, step)
     new = engine.keep(arrived.groups)
     labels = engine.keep(arrived.labels)
-    proposed = candidates.propose(engine, known.counters, new.select(columns.SHOPPER).distinct())
-    capped = proposed.pairs.filter(
-        proposed.pairs.prior_rank <= layout.shop.surface.max_candidates
-    ).select(columns.SHOPPER, columns.ITEM)
-    shown = attach(new.inner_join(capped, columns.SHOPPER), labels, columns.GROUP, columns.ITEM)
-    shown = shown.mutate(label=shown.label.fill_null(0)).drop("mature_at")
-    built = rows.build(shown, known, proposed, layout)
+    shoppers = new.select(columns.SHOPPER).distinct()
+    most = layout.shop.surface.max_candidates
+    proposed = rows.propose(engine, known, layout, shoppers, most)
+    pairs = proposed.pairs.select(*rows.PAIR)
+    built = rows.build(
+        engine, new.drop("mature_at"), (columns.SHOPPER,), pairs, known, proposed, layout
+    )
+    built = attach(built, labels, columns.GROUP, columns.ITEM)
+    built = built.mutate(label=built.label.fill_null(0))
     schema = layout.rows(catalogue.types(catalogue.catalogue(layout)))
     return Formed(
         engine.arrow(built, schema, columns.GROUP, columns.ITEM),
@@ -132,8 +142,11 @@ def _logged(
     changes = storage.read_changes(run, table, step, layout.changes(table))
     arrived, late = impressions.arrived(engine.load(changes), earlier, layout, step)
     shown = engine.keep(arrived)
-    proposed = candidates.propose(engine, known.counters, shown.select(columns.SHOPPER).distinct())
-    built = rows.build(shown, known, proposed, layout).mutate(label=ibis.literal(0, "int8"))
+    shoppers = shown.select(columns.SHOPPER).distinct()
+    proposed = rows.propose(engine, known, layout, shoppers, None)
+    pairs = engine.keep(shown.select(*rows.PAIR).distinct())
+    built = rows.build(engine, shown, rows.PAIR, pairs, known, proposed, layout)
+    built = built.mutate(label=ibis.literal(0, "int8"))
     types = catalogue.types(catalogue.catalogue(layout))
     schema = layout.open_rows(types)
     fresh = engine.arrow(built, schema, columns.GROUP, columns.ITEM)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.features.engine import conform
 from pipelines.shared import columns
 from pipelines.shared.declaration import Shop
+from pipelines.shared.errors import CorruptPartition, FeatureMismatch
 from pipelines.shared.intervals import Interval
 from pipelines.shared.run import Run
 
@@ -19,6 +21,9 @@ ITEMS = "state/items"
 PERIODS = "state/periods"
 SHOPPERS = "state/shoppers"
 OPEN_GROUPS = "state/open_groups"
+SHOWN = "state/shown"
+SHOPPER_FACTORS = "state/factors_shoppers"
+ITEM_FACTORS = "state/factors_items"
 
 _TIME = pa.timestamp("us", tz="UTC")
 _CHANGE: dict[str, pa.DataType] = {
@@ -69,6 +74,21 @@ class Layout:
                 "event_time": _TIME,
                 "quantity": pa.float64(),
                 "price_cents": pa.int64(),
+                **_CHANGE,
+            }
+        )
+
+    @property
+    def shown(self) -> pa.Schema:
+        """`state/shown`, a row a version of an item's showing in a list."""
+        return _schema(
+            {
+                "shown_key": pa.string(),
+                columns.GROUP: pa.string(),
+                columns.SHOPPER: self.shopper,
+                columns.ITEM: self.item,
+                columns.GROUP_TIME: _TIME,
+                "shown_position": pa.int32(),
                 **_CHANGE,
             }
         )
@@ -150,26 +170,50 @@ class Layout:
         return pa.schema([*self.rows(features), *times])
 
 
-def read(run: Run, table: str, schema: pa.Schema, keep: Callable[[str], bool]) -> pa.Table:
-    """The partitions of a table whose key passes `keep`; empty where there is none."""
-    keys = [key for key in run.lake.intervals(table) if keep(key)]
-    if not keys:
+def read(run: Run, table: str, schema: pa.Schema, step: Interval | None) -> pa.Table:
+    """A step's partition of a table; empty where there is none, or no step.
+
+    Raises:
+        FeatureMismatch: the table was written when the shop declared fewer columns.
+        CorruptPartition: a file of it is damaged.
+    """
+    if step is None:
         return schema.empty_table()
-    return conform(run.lake.read(table, keys, list(schema.names)), schema)
+    return _read(run, table, schema, intervals=[step])
 
 
 def read_changes(run: Run, table: str, step: Interval, schema: pa.Schema) -> pa.Table:
     """A step's sound changes of a source table."""
-    return read(run, f"valid/{table}", schema, lambda key: key == step.key)
+    return read(run, f"valid/{table}", schema, step)
 
 
 def read_between(
     run: Run, table: str, schema: pa.Schema, since: datetime, until: datetime
 ) -> pa.Table:
-    """Partitions whose step overlaps `[since, until)` or lies inside it."""
+    """Partitions whose step overlaps `[since, until)` or lies inside it; errors as of `read`."""
     first = since - timedelta(days=run.shop.interval.days)
     low, high = (f"{edge:%Y-%m-%dT%H:%M:%SZ}" for edge in (first, until))
-    return read(run, table, schema, lambda key: low <= key < high)
+    return _read(run, table, schema, between=(low, high))
+
+
+def _read(run: Run, table: str, schema: pa.Schema, **partitions: Any) -> pa.Table:
+    try:
+        found = run.lake.read(table, columns=list(schema.names), **partitions)
+        return conform(found, schema)
+    except KeyError:
+        return schema.empty_table()
+    except CorruptPartition:
+        missing = sorted(set(schema.names) - set(run.lake.columns(table)))
+        if not missing:
+            raise
+        held = run.lake.read(table, columns=[columns.INTERVAL], **partitions)[columns.INTERVAL]
+        if len(held) == 0:
+            return schema.empty_table()
+        raise FeatureMismatch(
+            f"{table} of shop {run.shop.shop} was written before shop.yaml declared "
+            f"{', '.join(missing)}; run the features stage again for every interval from "
+            f"{pc.min(held)} on, or take the declaration back"
+        ) from None
 
 
 def tables_read(shop: Shop) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import SecretStr
 
 from pipelines.shared import columns
 from pipelines.shared.declaration import Shop, load_shop
@@ -54,7 +55,7 @@ class Shelf:
         return cls(
             Settings(
                 lake=str(folder / "lake"),
-                ledger_url=f"sqlite:///{folder}/ledger.db",
+                ledger_url=SecretStr(f"sqlite:///{folder}/ledger.db"),
                 mlflow_uri=f"sqlite:///{folder}/mlflow.db",
                 shop=name,
                 shops=shops,

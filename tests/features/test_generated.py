@@ -10,6 +10,8 @@ import pytest
 from pipelines import features
 from tests.features.small_logs import Grocery, at, rows_of
 
+pytestmark = pytest.mark.slow
+
 Row = dict[str, Any]
 
 

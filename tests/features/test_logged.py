@@ -11,6 +11,8 @@ import pytest
 from pipelines import features
 from tests.features.small_logs import Web, at, rows_of
 
+pytestmark = pytest.mark.slow
+
 Row = dict[str, Any]
 
 

@@ -10,6 +10,8 @@ from pipelines import features
 from pipelines.shared.hashing import content_hash
 from tests.features.partitions import Shelf, of_step, real_log
 
+pytestmark = pytest.mark.slow
+
 WEEKS = 8
 SHARE = 0.02
 

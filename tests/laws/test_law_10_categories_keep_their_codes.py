@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pipelines import features
 from pipelines.shared import vocabulary
 from pipelines.shared.run import Run
 from tests.features.small_logs import Grocery, rows_of
+
+pytestmark = pytest.mark.slow
 
 Codes = dict[str, dict[str, int]]
 

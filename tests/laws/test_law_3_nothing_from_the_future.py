@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 
+import lightgbm
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -12,6 +16,8 @@ import pytest
 from pipelines import features
 from pipelines.shared import columns
 from tests.features.partitions import FIRST, Shelf, Tables, log_of, of_step, real_log
+
+pytestmark = pytest.mark.slow
 
 STEP = 2
 START = FIRST + STEP * timedelta(days=7)
@@ -130,3 +136,44 @@ def test_the_same_plant_before_the_start_does_show(weeks: Weeks) -> None:
     after = weeks.again(_planted(weeks.log, START - timedelta(days=1)), STEP - 1)
     assert after.num_rows > 0
     assert not after.equals(weeks.before)
+
+
+def _gain_over_chance(rows: pa.Table, names: list[str], shuffled: bool) -> float:
+    """How far above chance a model ranks the last week, learned on the weeks before it."""
+    draw = np.random.default_rng(17)
+    table = rows.to_pandas()
+    table["week"] = table[columns.INTERVAL].rank(method="dense")
+    taught, asked = (table[table.week < table.week.max()], table[table.week == table.week.max()])
+    labels = taught[columns.LABEL].to_numpy()
+    sizes = taught.groupby(columns.GROUP, sort=False).size().to_numpy()
+    if shuffled:
+        ends = np.cumsum(sizes)
+        parts = np.split(labels, ends[:-1])
+        labels = np.concatenate([draw.permutation(part) for part in parts])
+    model = lightgbm.train(
+        {"objective": "lambdarank", "verbose": -1, "seed": 1, "num_threads": 1, "num_leaves": 15},
+        lightgbm.Dataset(taught[names].to_numpy(np.float32), labels, group=sizes),
+        40,
+    )
+    scores = model.predict(asked[names].to_numpy(np.float32), num_threads=1)
+    places = asked[columns.GROUP].astype("category").cat.codes.to_numpy()
+    pairs = pd.DataFrame({"group": places, "label": asked[columns.LABEL], "score": scores})
+    ranks = pairs.groupby("group").score.rank(pct=True)
+    return float(ranks[pairs.label > 0].mean() - 0.5)
+
+
+def test_from_shuffled_labels_nothing_is_learned(tmp_path: Path) -> None:
+    """A feature that carried a row's own label, or its place, would tell even so."""
+    log = real_log(6, 0.05)
+    shelf = Shelf.at(tmp_path, "completejourney")
+    for step in range(6):
+        shelf.validated(step, of_step(log, step))
+    features.run(shelf.run(0, 5))
+    names = shelf.run(5).ledger.manifests("features")[-1].details["features"]
+    lake = shelf.run(5).lake
+    rows = lake.read("groups/basket").sort_by(
+        [(name, "ascending") for name in (columns.INTERVAL, columns.GROUP, columns.ITEM)]
+    )
+    rows = rows.filter(pc.greater(rows[columns.INTERVAL], "2017-01-09"))
+    assert _gain_over_chance(rows, names, shuffled=False) > 0.2
+    assert abs(_gain_over_chance(rows, names, shuffled=True)) < 0.06

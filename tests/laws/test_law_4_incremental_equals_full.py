@@ -8,15 +8,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import ibis
 import pyarrow as pa
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.features import candidates, catalogue, events, rows, steps, storage
+from pipelines.features import catalogue, counters, events, rows, steps, storage
 from pipelines.features.engine import engine
 from pipelines.features.storage import Layout
 from pipelines.shared import columns, vocabulary
 from tests.features.partitions import FIRST, Shelf, log_of, of_step
+
+pytestmark = pytest.mark.slow
 
 WEEKS = 3
 END = 24 * 7 * WEEKS
@@ -92,17 +96,17 @@ def _state(folder: Path, histories: Any, articles: Any, cuts: set[int]) -> dict[
             since, before = last + 1, run.interval
         run = shelf.run(WEEKS - 1)
         end = run.interval.end
-        stood = events.known(run, opened, layout, end - timedelta(days=182), end)
+        stood = events.known(run, opened, layout, end - timedelta(days=counters.WINDOW_DAYS), end)
         known = rows.as_of(run, opened, layout, end, run.interval)
         users = opened.load(rows.snapshot(run, storage.SHOPPERS, layout.shoppers, run.interval))
-        proposed = candidates.propose(opened, known.counters, users.select(columns.SHOPPER))
-        now = events.micros(end)
-        shown = proposed.pairs.select(
-            columns.SHOPPER, columns.ITEM, group_time=now, context_time=now
-        )
+        everyone = users.select(columns.SHOPPER)
+        proposed = rows.propose(opened, known, layout, everyone, None)
+        now = ibis.literal(events.micros(end), "int64")
+        shown = everyone.mutate(group_time=now, context_time=now)
+        pairs = proposed.pairs.select(*rows.PAIR)
         types = catalogue.types(catalogue.catalogue(layout))
         wanted = pa.schema({columns.SHOPPER: pa.string(), columns.ITEM: pa.string(), **types})
-        built = rows.build(shown, known, proposed, layout)
+        built = rows.build(opened, shown, (columns.SHOPPER,), pairs, known, proposed, layout)
         return {
             "events": opened.arrow(stood, layout.events, "event_key"),
             "items": rows.snapshot(run, storage.ITEMS, layout.items, run.interval),

@@ -12,6 +12,8 @@ from pipelines.shared.challengers import Trained
 from tests.train import conftest as training
 from tests.train.baskets import Installation
 
+pytestmark = pytest.mark.slow
+
 real_baskets, real_champion = training.real_baskets, training.real_champion
 install = training.install
 Trials = Callable[..., Trained]
@@ -30,30 +32,35 @@ def _strategies(trained: Trained) -> list[str]:
 
 
 def test_within_the_budget_the_parent_is_continued(second: Trials) -> None:
-    trained = second(max_trees=108)
-    assert _strategies(trained) == ["boost", "refit_boost"]
-    assert [each.trees for each in trained.challengers] == [108, 105]
+    trained = second(max_trees=103)
+    assert _strategies(trained) == ["refit_boost"]
+    assert [each.trees for each in trained.challengers] == [103]
     assert trained.notes == ()
+    assert not trained.challengers[0].forced
 
 
-def test_a_strategy_that_would_pass_the_trees_gives_way_to_compact(second: Trials) -> None:
-    trained = second(max_trees=106)
-    assert _strategies(trained) == ["refit_boost", "compact"]
-    assert trained.notes == (
-        "compact instead of boost, because 100 + 8 trees would pass the budget of 106",
-    )
-    assert max(each.trees for each in trained.challengers) <= 106
-
-
-def test_where_none_can_be_continued_one_model_is_compacted(second: Trials) -> None:
-    trained = second(max_trees=40)
+@pytest.mark.parametrize("budget", [102, 40])
+def test_what_would_pass_the_trees_is_compacted_and_need_only_be_no_worse(
+    second: Trials, budget: int
+) -> None:
+    trained = second(max_trees=budget)
     assert _strategies(trained) == ["compact"]
-    assert len(trained.notes) == 2
+    assert trained.notes == (
+        f"compact instead of refit_boost, because 100 + 3 trees would pass the budget of {budget}",
+    )
     compacted = trained.challengers[0]
-    assert (compacted.trees, compacted.parent) == (40, 1)
+    assert (compacted.trees, compacted.parent) == (min(60, budget), 1)
+    assert compacted.forced
     assert compacted.trained_through == trained.cut
     # The window holds what the parent had learned, and the new groups.
     assert compacted.groups > trained.groups
+
+
+def test_what_would_score_too_slowly_is_compacted(second: Trials) -> None:
+    trained = second(max_score_ms=1e-3)
+    assert _strategies(trained) == ["compact"]
+    assert "scoring would take longer than the budget of 0.0 ms" in trained.notes[0]
+    assert trained.challengers[0].forced
 
 
 def test_a_model_never_passes_the_bytes(install: Callable[..., Installation]) -> None:
