@@ -42,6 +42,8 @@ class Contender:
     model: Path
     trained_through: datetime
     trees: int
+    forced: bool = False
+    """See `Challenger.forced`."""
 
     @property
     def megabytes(self) -> float:
@@ -151,10 +153,12 @@ def _trials(
     against = contest.champion.name if contest.champion else BASELINE
     trials = []
     for each in contest.challengers:
-        trial = Trial(each.name, each.trees, each.megabytes)
+        trial = Trial(each.name, each.trees, each.megabytes, forced=each.forced)
         for holdout in contest.holdouts:
             if holdout.groups == 0:
                 continue
+            if not trial.score_ms:
+                trial = replace(trial, score_ms=_score_ms(each.model, holdout.rows))
             own, other = found[each.name, holdout.split], found[against, holdout.split]
             # The memory rule is asked of one challenger only, so its level stays as declared.
             rivals = len(contest.challengers) if holdout.split == "forward" else 1
@@ -166,6 +170,11 @@ def _trials(
             )
         trials.append(trial)
     return tuple(trials)
+
+
+def _score_ms(model: Path, rows: pa.Table) -> float:
+    wanted = list(booster.card(model).features)
+    return booster.score_ms(model.read_text(encoding="utf-8"), rows.select(wanted))
 
 
 def _compare(

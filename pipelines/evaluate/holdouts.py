@@ -103,22 +103,30 @@ def _load(
     if index.num_rows == 0:
         return _empty(split)
     rows = _candidates(run, steps, index, features)
-    return Holdout(split, index, rows, _ranked(index, rows))
+    return Holdout(split, index, rows, ranked(index, rows))
 
 
 def _candidates(
     run: Run, steps: tuple[Interval, ...], index: pa.Table, features: set[str]
 ) -> pa.Table:
-    dataset = run.lake.dataset(f"groups/{run.shop.surface.name}")
-    present = [name for name in dataset.schema.names if name in features]
+    table = f"groups/{run.shop.surface.name}"
+    present = [name for name in run.lake.columns(table) if name in features]
     wanted = [c.GROUP, c.ITEM, c.LABEL, *present]
-    rows = run.lake.read(
-        f"groups/{run.shop.surface.name}", steps, columns=list(dict.fromkeys(wanted))
+    return run.lake.read(
+        table,
+        steps,
+        columns=list(dict.fromkeys(wanted)),
+        where=pc.field(c.GROUP).isin(index[c.GROUP].combine_chunks()),
     )
-    return rows.filter(pc.is_in(rows[c.GROUP], value_set=index[c.GROUP].combine_chunks()))
 
 
-def _ranked(index: pa.Table, rows: pa.Table) -> Ranked:
+def ranked(index: pa.Table, rows: pa.Table) -> Ranked:
+    """Candidates as metrics take them.
+
+    Args:
+        index: g groups, sorted; columns of `group_index/<surface>`.
+        rows: their candidates: group_id, item_id and label.
+    """
     position = pc.index_in(rows[c.GROUP], value_set=index[c.GROUP].combine_chunks())
     return Ranked(
         group=position.to_numpy().astype(np.int64),

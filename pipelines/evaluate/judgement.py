@@ -85,9 +85,10 @@ def _contest(run: Run, trained: Trained) -> Contest:
         version = run.ledger.version(trained.parent)
         path = run.lake.local_root / version.artifact
         champion = Contender(contests.CHAMPION, path, version.trained_through, version.trees)
+    root = run.lake.local_root
     rivals = tuple(
         Contender(
-            each.strategy, run.lake.local_root / each.artifact, each.trained_through, each.trees
+            each.strategy, root / each.artifact, each.trained_through, each.trees, each.forced
         )
         for each in trained.challengers
     )

@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -289,6 +289,45 @@ class _Recording:
         folder = Path(self.folder) / name
         folder.mkdir(exist_ok=True)
         return folder
+
+
+def record_study(uri: str, experiment: str, name: str, trials: Sequence[Mapping[str, Any]]) -> None:
+    """Show a search for settings: one run, and a nested run a trial; a second time adds nothing.
+
+    Args:
+        uri: see `MlflowTracker`.
+        trials: `number`, `settings` and `ndcg_at_10` of each.
+
+    Raises:
+        TrackingUnavailable: the server went away; a second call completes what was begun.
+    """
+    require_reachable(uri)
+    from mlflow import MlflowClient
+
+    with answering(uri):
+        client = MlflowClient(tracking_uri=uri)
+        known = client.get_experiment_by_name(experiment)
+        place = known.experiment_id if known else client.create_experiment(experiment)
+        told = {
+            run.data.tags.get("mlflow.runName"): run
+            for run in client.search_runs([place], f"tags.`{KIND_TAG}` = 'tuning'")
+        }
+
+        def one(title: str, parent: dict[str, str]) -> Any:
+            tags = {KIND_TAG: "tuning", **parent}
+            return told.get(title) or client.create_run(place, tags=tags, run_name=title)
+
+        whole = one(f"tuning {name}", {})
+        for trial in trials:
+            title = f"tuning {name} {trial['number']}"
+            run = one(title, {"mlflow.parentRunId": whole.info.run_id})
+            if run.info.status == "FINISHED":
+                continue
+            for key, value in trial["settings"].items():
+                client.log_param(run.info.run_id, key, value)
+            client.log_metric(run.info.run_id, "ndcg_at_10", trial["ndcg_at_10"])
+            client.set_terminated(run.info.run_id, "FINISHED")
+        client.set_terminated(whole.info.run_id, "FINISHED")
 
 
 def interval_tag(report: Report) -> str:

@@ -1,9 +1,11 @@
 """Training: challengers that learn only what the champion has not seen.
 
-Entry points: `run` for the loop, `retrain` for the reference that learns everything anew.
+Entry points: `run` for the loop, `retrain` for the reference that learns everything anew, `tune`
+for an occasional search for better settings.
 """
 
 from pipelines.shared.challengers import Challenger, Trained
 from pipelines.train.stage import retrain, run
+from pipelines.train.tuning import Study, tune
 
-__all__ = ["Challenger", "Trained", "retrain", "run"]
+__all__ = ["Challenger", "Study", "Trained", "retrain", "run", "tune"]

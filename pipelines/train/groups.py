@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,11 +19,11 @@ from pipelines.shared import hashing
 from pipelines.shared.errors import CorruptPartition, FeatureMismatch, PermanentError
 from pipelines.shared.ledger import Manifest
 from pipelines.shared.run import Run
+from pipelines.train import examples, weights
+from pipelines.train.examples import Examples, Ints
 from pipelines.train.recipe import MAX_GRADE
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
-
+_POSITION = "shown_position"
 _TIME = pa.timestamp("us", tz="UTC")
 
 
@@ -59,40 +58,6 @@ class Selection:
     def groups(self) -> int:
         """How many groups."""
         return int(self.index.num_rows)
-
-
-@dataclass(frozen=True)
-class Examples:
-    """n rows of g groups, ready to learn from."""
-
-    features: pa.Table
-    """n rows; float32 columns, int32 codes for categorical ones; one chunk."""
-    labels: Floats
-    """n grades."""
-    sizes: Ints
-    """g group sizes; they sum to n, and the rows of a group lie together."""
-    ids: pa.Array[Any]
-    """g group ids."""
-
-    @property
-    def groups(self) -> int:
-        """How many groups."""
-        return len(self.sizes)
-
-    @property
-    def rows(self) -> int:
-        """How many rows."""
-        return len(self.labels)
-
-    def of(self, chosen: npt.NDArray[np.bool_]) -> Examples:
-        """The groups that a mask of g values chooses."""
-        rows = pa.array(np.repeat(chosen, self.sizes))
-        return Examples(
-            self.features.filter(rows).combine_chunks(),
-            self.labels[rows.to_numpy(zero_copy_only=False)],
-            self.sizes[chosen],
-            self.ids.filter(pa.array(chosen)),
-        )
 
 
 def overlapping(
@@ -168,19 +133,7 @@ def load(run: Run, selection: Selection, catalogue: Catalogue) -> Examples:
         CorruptPartition: a file of the lake is damaged.
     """
     parts = list(_partitions(run, selection, catalogue))
-    if not parts:
-        return Examples(
-            _schema(catalogue).empty_table(),
-            np.empty(0, np.float32),
-            np.empty(0, np.int64),
-            pa.array([], pa.string()),
-        )
-    return Examples(
-        pa.concat_tables([part.features for part in parts]).combine_chunks(),
-        np.concatenate([part.labels for part in parts]),
-        np.concatenate([part.sizes for part in parts]),
-        pa.concat_arrays([part.ids for part in parts]),
-    )
+    return examples.joined(parts) if parts else examples.empty(_schema(catalogue))
 
 
 def _schema(catalogue: Catalogue) -> pa.Schema:
@@ -194,22 +147,24 @@ def _partitions(run: Run, selection: Selection, catalogue: Catalogue) -> Iterato
     if selection.groups == 0:
         return
     table = f"groups/{run.shop.surface.name}"
-    present = set(run.lake.dataset(table).schema.names)
+    present = set(run.lake.columns(table))
     if missing := [name for name in catalogue.features if name not in present]:
         raise FeatureMismatch(
             f"{table} lacks features that the ledger lists: {', '.join(missing)}; rerun the "
             "features stage of the run's intervals"
         )
+    logged = [_POSITION] if _POSITION in present else []
+    wanted = dict.fromkeys([c.GROUP, c.ITEM, c.LABEL, *logged, *catalogue.features])
     for key in map(str, pc.unique(selection.index[c.INTERVAL]).to_pylist()):
         ids = selection.index.filter(pc.field(c.INTERVAL) == key)[c.GROUP].combine_chunks()
-        rows = run.lake.read(table, [key], [c.GROUP, c.ITEM, c.LABEL, *catalogue.features])
+        rows = run.lake.read(table, [key], list(wanted))
         rows = rows.filter(pc.is_in(rows[c.GROUP], value_set=ids))
         _require_labels(rows, key)
         kept = thin(rows, run.shop.learning.negatives_per_group, run.shop.learning.seed)
-        examples = _examples(kept, catalogue)
-        _require_finite(examples.features, key)
-        if examples.groups:
-            yield examples
+        part = _examples(kept, catalogue, run.shop.learning.position_power)
+        _require_finite(part.features, key)
+        if part.groups:
+            yield part
 
 
 def thin(rows: pa.Table, negatives: int, seed: int) -> pa.Table:
@@ -243,13 +198,16 @@ def _sizes(ids: Any) -> Ints:
     return np.diff(np.concatenate([[0], starts, [len(ids)]])).astype(np.int64)
 
 
-def _examples(rows: pa.Table, catalogue: Catalogue) -> Examples:
+def _examples(rows: pa.Table, catalogue: Catalogue, power: float) -> Examples:
     sizes = _sizes(rows[c.GROUP])
     starts = np.cumsum(sizes) - sizes
     labels = rows[c.LABEL].to_numpy().astype(np.float32)
     ids = rows[c.GROUP].combine_chunks().take(pa.array(starts))
-    features = _features(rows, catalogue)
-    whole = Examples(features, labels, sizes, ids)
+    weight = np.ones(len(labels), np.float32)
+    if _POSITION in rows.column_names:
+        places = rows[_POSITION].cast(pa.float64()).to_numpy()
+        weight = weights.exposure(places, labels, sizes, power)
+    whole = Examples(_features(rows, catalogue), labels, sizes, ids, weight)
     if not len(sizes):
         return whole
     graded = np.maximum.reduceat(labels, starts) > np.minimum.reduceat(labels, starts)

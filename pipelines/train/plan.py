@@ -6,18 +6,18 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final
 
 from pipelines.shared import booster, vocabulary
 from pipelines.shared.booster import ModelCard
-from pipelines.shared.declaration import Gate
+from pipelines.shared.challengers import STAGE
 from pipelines.shared.errors import CorruptPartition
 from pipelines.shared.ledger import Manifest, Version
 from pipelines.shared.run import Run
-from pipelines.train import recipe
+from pipelines.train.drift import Health
 from pipelines.train.groups import Catalogue
+from pipelines.train.policy import Spent
 
-ROUNDS: Final = {"boost": recipe.BOOST_ROUNDS, "refit_boost": recipe.REFIT_ROUNDS}
+ANEW = ("first", "compact", "compact_warm")
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,13 @@ class Parent:
 
 
 @dataclass(frozen=True)
-class Strategies:
-    """What to train, and what is to be said about it."""
+class History:
+    """What runs before this one found and spent, oldest first."""
 
-    names: tuple[str, ...]
-    notes: tuple[str, ...] = ()
+    healths: tuple[Health, ...]
+    spent: tuple[Spent, ...]
+    since_compaction: int
+    """Runs since a model was last grown anew."""
 
 
 def cut(run: Run) -> datetime:
@@ -56,15 +58,36 @@ def steps(run: Run) -> list[Manifest]:
     ]
 
 
-def replay(run: Run, known: list[Manifest]) -> list[Manifest]:
+def window(run: Run, known: list[Manifest]) -> list[Manifest]:
     """The bounded window of a first or compacted model: steps with today's features.
 
     Args:
         known: see `steps`; at least one.
     """
-    since = known[-1].interval.end - recipe.REPLAY_STEPS * run.shop.grid.step
+    since = known[-1].interval.end - run.shop.learning.window_intervals * run.shop.grid.step
     today = Catalogue.of(known[-1])
     return [step for step in known if step.interval.start >= since and Catalogue.of(step) == today]
+
+
+def history(run: Run) -> History:
+    """What the ledger knows of training for intervals that ended before the run's began."""
+    healths, spent, since = [], [], 0
+    for manifest in run.ledger.manifests(STAGE, run.shop.surface.name):
+        told = manifest.details
+        if manifest.interval.end > run.interval.start or not told["challengers"]:
+            continue
+        if told.get("spent"):
+            spent.append(Spent(**told["spent"]))
+        if told.get("health"):
+            healths.append(Health.of(told["health"]))
+        anew = any(each["strategy"] in ANEW for each in told["challengers"])
+        since = 0 if anew else since + 1
+    return History(tuple(healths), tuple(spent), since)
+
+
+def all_groups(known: list[Manifest]) -> int:
+    """How many groups there are to learn from, as the features stage counted them."""
+    return sum(step.counts["groups"] for step in known)
 
 
 def codes(run: Run, catalogue: Catalogue) -> dict[str, dict[str, int]]:
@@ -99,19 +122,7 @@ def parent(run: Run) -> Parent | None:
     return Parent(version, path, booster.card(path))
 
 
-def strategies(
-    parent: Parent, catalogue: Catalogue, codes: dict[str, dict[str, int]], gate: Gate
-) -> Strategies:
-    """Continue the parent where its features and the budgets allow, compact otherwise (law 9)."""
-    if mismatch := _mismatch(parent, catalogue, codes):
-        return Strategies(("compact",), (f"compact, because {mismatch}",))
-    over = {name: why for name, more in ROUNDS.items() if (why := _over(parent, more, gate))}
-    kept = tuple(name for name in ROUNDS if name not in over)
-    notes = tuple(f"compact instead of {name}, because {why}" for name, why in over.items())
-    return Strategies((*kept, "compact") if over else kept, notes)
-
-
-def _mismatch(parent: Parent, catalogue: Catalogue, codes: dict[str, dict[str, int]]) -> str | None:
+def mismatch(parent: Parent, catalogue: Catalogue, codes: dict[str, dict[str, int]]) -> str | None:
     """Why the parent's trees would misread today's groups; None if they do not."""
     card, number = parent.card, parent.version.version
     if card.features != catalogue.features:
@@ -132,15 +143,4 @@ def _mismatch(parent: Parent, catalogue: Catalogue, codes: dict[str, dict[str, i
             if known.get(value) != code
         ]:
             return f"the codes of {name} that version {number} knows have changed: {moved[0]!r}"
-    return None
-
-
-def _over(parent: Parent, rounds: int, gate: Gate) -> str | None:
-    """The budget that so many more trees would pass; None if none."""
-    trees = parent.card.trees
-    if trees + rounds > gate.max_trees:
-        return f"{trees} + {rounds} trees would pass the budget of {gate.max_trees}"
-    megabytes = parent.megabytes * (1 + rounds / max(trees, 1))
-    if megabytes > gate.max_megabytes:
-        return f"{megabytes:.1f} MB would pass the budget of {gate.max_megabytes:.1f} MB"
     return None

@@ -1,52 +1,42 @@
-"""The stage: select what was not learned yet, train challengers, save them, tell the ledger."""
+"""The stage: select what was not learned yet, train a challenger, save it, tell the ledger."""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 
 from pipelines.shared import booster
 from pipelines.shared.booster import ModelCard
 from pipelines.shared.challengers import STAGE, Challenger, Trained
+from pipelines.shared.errors import DeclarationError
 from pipelines.shared.ledger import Manifest
 from pipelines.shared.run import Run
-from pipelines.train import groups, plan, strategies
-from pipelines.train.groups import Catalogue, Examples, Selection
+from pipelines.train import boosting, drift, groups, plan, policy, replay, rivals, strategies
+from pipelines.train.boosting import Say
+from pipelines.train.data import Data
+from pipelines.train.drift import Health
+from pipelines.train.groups import Catalogue
 from pipelines.train.plan import Parent
+from pipelines.train.policy import Situation
 from pipelines.train.recipe import MIN_GROUPS
-from pipelines.train.strategies import Ground, Grown
+from pipelines.train.rivals import Chosen
+from pipelines.train.strategies import STRATEGIES, Grown, Material
 
 
-@dataclass(frozen=True)
-class _Data:
-    """What the challengers of one run share."""
-
-    run: Run
-    catalogue: Catalogue
-    codes: dict[str, dict[str, int]]
-    parent: Parent | None
-
-    def ground(self, examples: Examples) -> Ground:
-        shop = self.run.shop
-        return Ground(
-            examples,
-            self.catalogue.categorical,
-            shop.learning,
-            shop.gate,
-            self.run.settings.threads,
-        )
-
-
-def run(run: Run) -> Trained:
-    """Train the challengers of an interval.
+def run(run: Run, say: Say = boosting.silent) -> Trained:
+    """Train the challenger of an interval.
 
     Without a champion: a first model, once enough intervals have groups. With one: what matured
     since it learned, by continuing it; a rejected challenger or a gap loses nothing.
 
+    Args:
+        say: told after each round how far a model has grown.
+
     Raises:
+        DeclarationError: a monotone constraint names a feature that the groups do not have.
         CorruptPartition: the parent's model text or a partition is damaged.
         FeatureMismatch: the lake lacks a feature that the ledger lists.
         UnsoundGroups: a label or a value is not one to learn from.
@@ -63,7 +53,7 @@ def run(run: Run) -> Trained:
         return _record(run, replace(trained, reason="no interval has groups"), started)
 
     since = parent.version.trained_through if parent else None
-    window = steps if parent else plan.replay(run, steps)
+    window = steps if parent else plan.window(run, steps)
     selection = groups.select(run, window, since, trained.cut)
     trained = replace(
         trained,
@@ -74,8 +64,10 @@ def run(run: Run) -> Trained:
     if little := _too_little(trained):
         return _record(run, replace(trained, reason=little), started)
     catalogue = Catalogue.of(steps[-1])
-    data = _Data(run, catalogue, plan.codes(run, catalogue), parent)
-    return _record(run, _train(data, trained, steps, selection), started)
+    _require_known(run, catalogue)
+    codes = plan.codes(run, catalogue)
+    data = Data(run, catalogue, codes, steps, parent, selection, say)
+    return _record(run, _train(data, trained), started)
 
 
 def retrain(run: Run, folder: Path) -> Path:
@@ -97,14 +89,13 @@ def retrain(run: Run, folder: Path) -> Path:
     catalogue = Catalogue.of(steps[-1])
     same = [step for step in steps if Catalogue.of(step) == catalogue]
     selection = groups.select(run, same, None, plan.cut(run))
-    examples = groups.load(run, selection, catalogue)
-    data = _Data(run, catalogue, plan.codes(run, catalogue), None)
-    if examples.groups < MIN_GROUPS:
+    data = Data(run, catalogue, plan.codes(run, catalogue), steps, None, selection, boosting.silent)
+    if data.new.groups < MIN_GROUPS:
         raise ValueError(
-            f"only {examples.groups} groups matured before {plan.cut(run)}, at least {MIN_GROUPS} "
+            f"only {data.new.groups} groups matured before {plan.cut(run)}, at least {MIN_GROUPS} "
             "are wanted; choose a later interval"
         )
-    grown = strategies.fresh(data.ground(examples))
+    grown = strategies.fresh(Material(data.rules, data.new))
     booster.save(folder, "retrain", grown.text, _card(data, "retrain", grown))
     return folder / "retrain.txt"
 
@@ -118,43 +109,73 @@ def _too_little(trained: Trained) -> str | None:
     return None
 
 
-def _train(data: _Data, trained: Trained, steps: list[Manifest], selection: Selection) -> Trained:
-    run, parent = data.run, data.parent
-    if parent is None:
-        chosen = plan.Strategies(("first",))
-    else:
-        chosen = plan.strategies(parent, data.catalogue, data.codes, run.shop.gate)
-    made: list[Challenger] = []
-    new: Ground | None = None
-    for name in chosen.names:
-        started = time.perf_counter()
-        if name == "compact":
-            window = groups.select(run, plan.replay(run, steps), None, trained.cut)
-            ground = data.ground(groups.load(run, window, data.catalogue))
-        else:
-            new = new or data.ground(groups.load(run, selection, data.catalogue))
-            ground = new
-        if ground.examples.groups < MIN_GROUPS:
-            reason = f"only {ground.examples.groups} groups with two grades: they wait"
-            return replace(trained, reason=reason, notes=chosen.notes)
-        made.append(_save(data, name, _grow(name, parent, ground), trained.cut, started))
-    return replace(trained, challengers=tuple(made), notes=chosen.notes)
+def _require_known(run: Run, catalogue: Catalogue) -> None:
+    if unknown := sorted(set(run.shop.learning.monotone) - set(catalogue.features)):
+        raise DeclarationError(
+            f"learning.monotone of {run.shop.shop} names features that its groups do not have: "
+            f"{', '.join(unknown)}; accepted: {', '.join(catalogue.features)}"
+        )
 
 
-def _grow(name: str, parent: Parent | None, ground: Ground) -> Grown:
-    if parent is None or name == "compact":
-        return strategies.fresh(ground)
-    continued = {"boost": strategies.boost, "refit_boost": strategies.refit_boost}
-    return continued[name](parent.path, ground)
+def _train(data: Data, trained: Trained) -> Trained:
+    started = time.perf_counter()
+    trained = replace(trained, one_grade=trained.groups - data.new.groups)
+    if data.new.groups < MIN_GROUPS:
+        few = f"only {data.new.groups} groups with two grades: they wait"
+        return replace(trained, reason=few)
+    if data.parent is None:
+        made = rivals.best(("first",), data.material)
+        return replace(trained, challengers=(_save(data, made, trained.cut, started),))
+    health, situation = _situation(data, data.parent)
+    chosen = policy.choose(situation)
+    made = rivals.best(chosen.names, data.material)
+    return replace(
+        trained,
+        challengers=(_save(data, made, trained.cut, started, forced=chosen.forced),),
+        notes=(*chosen.notes, *made.notes),
+        health=health.as_dict() if health else None,
+        spent=asdict(policy.spent(chosen.names, situation)),
+        replay=replay.version(data.past) if STRATEGIES[made.name].learns == "replay" else None,
+    )
 
 
-def _save(data: _Data, name: str, grown: Grown, cut: datetime, started: float) -> Challenger:
+def _situation(data: Data, parent: Parent) -> tuple[Health | None, Situation]:
+    """How the parent fares on the new groups, and all that the policy asks."""
+    mismatch = plan.mismatch(parent, data.catalogue, data.codes)
+    past = plan.history(data.run)
+    health, behind, score_ms = None, None, 0.0
+    if mismatch is None:
+        text = parent.path.read_text(encoding="utf-8")
+        scores = boosting.scores(text, data.new.features, data.run.settings.threads)
+        health = drift.measure(data.new, scores)
+        behind = drift.behind(health, past.healths)
+        score_ms = booster.score_ms(text, data.new.features)
+    return health, Situation(
+        learning=data.run.shop.learning,
+        gate=data.run.shop.gate,
+        mismatch=mismatch,
+        trees=parent.card.trees,
+        megabytes=parent.megabytes,
+        score_ms=score_ms,
+        span=data.span,
+        behind=behind,
+        new_groups=data.new.groups,
+        window_groups=data.window.groups,
+        all_groups=plan.all_groups(data.steps),
+        past=past.spent,
+        since_compaction=past.since_compaction,
+    )
+
+
+def _save(
+    data: Data, chosen: Chosen, cut: datetime, started: float, *, forced: bool = False
+) -> Challenger:
     """Write a model and its card.
 
     The name holds the start of its hash: a rerun writes the same file, and one with other data
     or code cannot overwrite a version that is registered.
     """
-    run = data.run
+    run, name, grown = data.run, chosen.name, chosen.grown
     digest = hashlib.sha256(grown.text.encode()).hexdigest()
     place = f"models/{run.shop.surface.name}/{run.interval.start:%Y-%m-%dT%H%M%SZ}"
     file = f"{name}-{digest[:12]}"
@@ -168,11 +189,12 @@ def _save(data: _Data, name: str, grown: Grown, cut: datetime, started: float) -
         content_hash=digest,
         groups=grown.groups,
         rows=grown.rows,
+        forced=forced,
         seconds=round(time.perf_counter() - started, 3),
     )
 
 
-def _card(data: _Data, name: str, grown: Grown) -> ModelCard:
+def _card(data: Data, name: str, grown: Grown) -> ModelCard:
     run = data.run
     return ModelCard(
         features=data.catalogue.features,

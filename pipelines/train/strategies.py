@@ -1,29 +1,37 @@
-"""The ways to make a challenger, each a function of the parent and the groups.
+"""The ways to make a challenger: each a pure function of parent, new groups, replay and rules.
 
 | strategy | what it does | source |
 |---|---|---|
-| `first`, `compact`, `retrain` | a new model | Burges (2010), LambdaMART |
-| `boost` | a few slow trees on the new groups, after the parent's | Friedman (2001) |
+| `first`, `retrain` | a new model | Burges (2010), LambdaMART |
+| `boost` | trees on the new groups after the parent's, as many as help | Friedman (2001) |
 | `refit_boost` | moves the leaf values towards the new groups, then a few trees | see below |
+| `replay_boost` | trees on new groups and a faded sample of the past | Chaudhry et al. (2019) |
+| `adapt` | after an abrupt change: moves the leaves far, then many trees | Gama et al. (2014) |
+| `compact` | a new model on a window, in the budgets | Burges (2010) |
+| `compact_warm` | the parent's first trees, moved to the window, then new ones | see below |
 
 Refitting keeps the structure of the trees: new leaf = decay * old + (1 - decay) * fitted, as
 LightGBM's `refit` does it; trees whose thresholds last and whose leaves follow the data are the
 idea of Hoeffding trees with drifting leaves (Domingos and Hulten, 2000) carried to ensembles.
+A run that covers several intervals moves the leaves by the decay to the power of their number,
+and adds as many times the trees: as if it had learned one interval after the other.
+
+Burges, "From RankNet to LambdaRank to LambdaMART"; Friedman, "Greedy function approximation: a
+gradient boosting machine"; Chaudhry et al., "On tiny episodic memories in continual learning";
+Gama et al., "A survey on concept drift adaptation".
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
 
-from pipelines.shared import booster, hashing
 from pipelines.shared.declaration import Gate, Learning
-from pipelines.train import recipe
-from pipelines.train.groups import Examples
-
-_THREADS: Final = re.compile(r"^\[num_threads: \d+\]$", re.MULTILINE)
+from pipelines.train import boosting, recipe, trees
+from pipelines.train.boosting import Binned, Say
+from pipelines.train.examples import Examples, joined
+from pipelines.train.trainers import Local, Trainer
 
 
 @dataclass(frozen=True)
@@ -35,116 +43,174 @@ class Grown:
     groups: int
     rows: int
     params: dict[str, Any]
-    curve: tuple[float, ...]
-    """NDCG@10 of the groups kept aside, a value a round; empty without such groups."""
+    curve: tuple[float, ...] = ()
+    """NDCG@10 of groups kept for stopping, a value a round, the parent's first; empty without."""
 
 
 @dataclass(frozen=True)
-class Ground:
-    """What a strategy learns from and must keep to."""
+class Rules:
+    """What every strategy keeps to."""
 
-    examples: Examples
     categorical: tuple[str, ...]
     learning: Learning
     gate: Gate
     threads: int
+    trainer: Trainer = field(default_factory=Local)
+    say: Say = boosting.silent
 
-    def split(self) -> tuple[Examples, Examples]:
-        """The groups to learn from, and those that only draw the learning curve."""
-        draws = hashing.draw(f"curve/{self.learning.seed}", self.examples.ids)
-        aside = draws < recipe.CURVE_SHARE
-        return self.examples.of(~aside), self.examples.of(aside)
+    def parameters(self, examples: Examples, **changed: Any) -> dict[str, Any]:
+        """LightGBM's parameters for some examples, with some of them changed."""
+        names = examples.features.column_names
+        return recipe.parameters(self.learning, names, examples.rows, self.threads) | changed
 
 
-def fresh(ground: Ground) -> Grown:
+@dataclass(frozen=True)
+class Material:
+    """What a strategy learns from."""
+
+    rules: Rules
+    new: Examples
+    """Groups that the parent has not learned; of a window strategy, all of the window."""
+    parent: str | None = None
+    """The parent's model text."""
+    replay: Examples | None = None
+    """Some groups that it has learned, weighted by age."""
+    span: int = 1
+    """How many intervals the new groups cover."""
+
+    def require_parent(self) -> str:
+        """The parent's model text.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.parent is None:
+            raise ValueError("this strategy continues a parent, and there is none")
+        return self.parent
+
+
+Grow = Callable[[Material], Grown]
+
+
+def fresh(material: Material) -> Grown:
     """A model of its own, within the budgets."""
-    rounds = min(recipe.FIRST_ROUNDS, ground.gate.max_trees)
-    return _grow(ground, None, rounds, {})
+    rules = material.rules
+    rounds = min(recipe.FIRST_ROUNDS, rules.gate.max_trees)
+    return _continued(material, material.new, None, rounds, {})
 
 
-def boost(parent: Path, ground: Ground) -> Grown:
-    """Continue a model by a few slow trees."""
-    rate = {"learning_rate": recipe.BOOST_RATE}
-    return _grow(ground, _load(parent), recipe.BOOST_ROUNDS, rate)
+def compact(material: Material) -> Grown:
+    """A smaller model of its own: fewer trees that learn faster, for two thirds of the cost."""
+    rounds = min(recipe.COMPACT_ROUNDS, material.rules.gate.max_trees)
+    rate = {"learning_rate": recipe.COMPACT_RATE}
+    return _continued(material, material.new, None, rounds, rate)
 
 
-def refit_boost(parent: Path, ground: Ground) -> Grown:
+def boost(material: Material) -> Grown:
+    """Continue a model by as many trees as help groups kept aside, then learn these too."""
+    rules, new = material.rules, material.new
+    params = rules.parameters(new, learning_rate=rules.learning.learning_rate)
+    binned = Binned.of(new, rules.categorical, params, material.require_parent())
+    aside = recipe.aside(rules.learning, new.ids)
+    most = rules.learning.boost_rounds
+    if not aside.any() or aside.all():
+        return _grown(material, binned.grow(1, rules.say), new, params)
+    stopped = binned.stop_early(aside, most, rules.say)
+    model = binned.grow(max(1, stopped.rounds), rules.say)
+    return replace(_grown(material, model, new, params), curve=stopped.curve)
+
+
+def refit_boost(material: Material) -> Grown:
     """Move a model's leaf values towards the new groups, then continue it by a few trees."""
-    learned, _ = ground.split()
-    params = recipe.parameters(ground.learning, learned.rows, ground.threads)
-    # Which features are categorical stands in the parent's text; `refit` refuses to hear it again.
-    moved = _load(parent).refit(
-        learned.features,
-        learned.labels,
-        group=learned.sizes,
-        decay_rate=recipe.REFIT_DECAY,
-        dataset_params=params,
-        num_threads=ground.threads,
-    )
-    return _grow(ground, moved, recipe.REFIT_ROUNDS, {"learning_rate": recipe.REFIT_RATE})
-
-
-def _load(parent: Path) -> Any:
-    return booster.lightgbm().Booster(model_file=str(parent))
-
-
-def _grow(ground: Ground, init: Any, rounds: int, changed: dict[str, Any]) -> Grown:
-    """Train `rounds` further trees.
-
-    Args:
-        init: the booster to continue, or None.
-        changed: parameters other than the recipe's.
-    """
-    lgb = booster.lightgbm()
-
-    learned, aside = ground.split()
-    params = recipe.parameters(ground.learning, learned.rows, ground.threads) | changed
-    categorical = list(ground.categorical)
-
-    def dataset(examples: Examples, reference: Any = None) -> Any:
-        return lgb.Dataset(
-            examples.features,
-            examples.labels,
-            group=examples.sizes,
-            categorical_feature=categorical,
-            reference=reference,
-            params=params,
-            free_raw_data=False,
-        )
-
-    data = dataset(learned)
-    curve: dict[str, dict[str, list[float]]] = {}
-    watched = (
-        {
-            "valid_sets": [dataset(aside, data)],
-            "valid_names": ["aside"],
-            "callbacks": [lgb.record_evaluation(curve)],
-        }
-        if aside.groups
-        else {}
-    )
-    trained = lgb.train(params, data, rounds, init_model=init, **watched)
-    text = _within(trained, ground.gate)
-    return Grown(
-        text,
-        text.count("\nTree="),
-        learned.groups,
-        learned.rows,
-        {name: value for name, value in params.items() if name != "num_threads"},
-        tuple(round(value, 6) for value in curve.get("aside", {}).get("ndcg@10", ())),
+    learning = material.rules.learning
+    return _moved(
+        material,
+        material.new,
+        material.require_parent(),
+        learning.refit_decay**material.span,
+        recipe.rounds(learning, material.span),
+        learning.learning_rate,
     )
 
 
-def _within(trained: Any, gate: Gate) -> str:
-    """The model text, without the machine's number of threads, cut to the byte budget."""
-    kept = trained.num_trees()
-    limit = gate.max_megabytes * 1e6
-    text = _text(trained, kept)
-    while len(text.encode()) > limit and kept > 1:
-        kept = min(kept - 1, max(1, int(kept * limit / len(text.encode()))))
-        text = _text(trained, kept)
-    return text
+def replay_boost(material: Material) -> Grown:
+    """Continue a model on the new groups and a sample of the past, faded by age."""
+    learning = material.rules.learning
+    rate = {"learning_rate": learning.learning_rate}
+    rounds = recipe.rounds(learning, material.span)
+    return _continued(material, _mixed(material), material.require_parent(), rounds, rate)
 
 
-def _text(trained: Any, trees: int) -> str:
-    return _THREADS.sub("[num_threads: 0]", str(trained.model_to_string(num_iteration=trees)))
+def adapt(material: Material) -> Grown:
+    """Move the leaves far towards the new groups alone, then add many trees."""
+    return _moved(
+        material,
+        material.new,
+        material.require_parent(),
+        recipe.ADAPT_DECAY,
+        recipe.ADAPT_ROUNDS,
+        recipe.ADAPT_RATE,
+    )
+
+
+def compact_warm(material: Material) -> Grown:
+    """Keep the parent's first trees, move them to the window, and grow the rest anew."""
+    rules = material.rules
+    kept = min(recipe.COMPACT_ROUNDS, rules.gate.max_trees) // 2
+    core = trees.leading(material.require_parent(), max(1, kept))
+    return _moved(material, material.new, core, recipe.COMPACT_DECAY, kept, recipe.COMPACT_RATE)
+
+
+def _mixed(material: Material) -> Examples:
+    replay = material.replay
+    return joined([material.new, replay]) if replay and replay.groups else material.new
+
+
+def _continued(
+    material: Material,
+    examples: Examples,
+    parent: str | None,
+    rounds: int,
+    changed: dict[str, Any],
+) -> Grown:
+    rules = material.rules
+    params = rules.parameters(examples, **changed)
+    model = rules.trainer.grow(examples, rules.categorical, params, parent, rounds, rules.say)
+    return _grown(material, model, examples, params)
+
+
+def _moved(
+    material: Material, examples: Examples, parent: str, decay: float, rounds: int, rate: float
+) -> Grown:
+    rules = material.rules
+    params = rules.parameters(examples, learning_rate=rate)
+    model = rules.trainer.refit(
+        examples, rules.categorical, params, parent, decay, rounds, rules.say
+    )
+    return _grown(material, model, examples, params | {"refit_decay_rate": decay})
+
+
+def _grown(material: Material, model: str, examples: Examples, params: dict[str, Any]) -> Grown:
+    kept = trees.within(model, material.rules.gate)
+    told = {name: value for name, value in params.items() if name != "num_threads"}
+    return Grown(kept, trees.count(kept), examples.groups, examples.rows, told)
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A way to make a challenger, and what it needs."""
+
+    grow: Grow
+    learns: Literal["new", "replay", "window"]
+    """The new groups alone; with a sample of the past; or all groups of a bounded window."""
+
+
+STRATEGIES: Final = {
+    "first": Strategy(fresh, "window"),
+    "boost": Strategy(boost, "new"),
+    "refit_boost": Strategy(refit_boost, "new"),
+    "replay_boost": Strategy(replay_boost, "replay"),
+    "adapt": Strategy(adapt, "new"),
+    "compact": Strategy(compact, "window"),
+    "compact_warm": Strategy(compact_warm, "window"),
+}

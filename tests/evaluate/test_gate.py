@@ -34,6 +34,7 @@ def test_a_better_challenger_is_taken_and_every_rule_says_so() -> None:
         "allowed -0.0100",
         "120 trees, allowed 500",
         "1 megabytes, allowed 20",
+        "500 candidates are scored in the allowed 50 ms",
         "300 forward groups of 120 shoppers, needed 50 groups of 10 shoppers",
         "200 memory groups of 90 shoppers, needed 50 groups of 10 shoppers",
     )
@@ -57,12 +58,37 @@ def test_a_better_challenger_is_taken_and_every_rule_says_so() -> None:
         ({"trees": 501}, "501 trees, over budget: allowed 500"),
         ({"megabytes": 20.5}, "20.5 megabytes, over budget: allowed 20"),
         ({"megabytes": math.nan}, "nan megabytes, over budget"),
+        ({"score_ms": 50.5}, "500 candidates are not scored in the allowed 50 ms"),
+        ({"score_ms": math.nan}, "500 candidates are not scored"),
     ],
 )
 def test_one_broken_rule_is_enough_and_comes_first(changed: dict[str, Any], reason: str) -> None:
     verdict = judge(GATE, case(replace(GOOD, **changed)))
     assert verdict.outcome == "reject"
     assert reason in verdict.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("low", "outcome"), [(0.001, "promote"), (-0.005, "promote"), (-0.0051, "reject")]
+)
+def test_a_forced_model_need_only_be_no_worse(low: float, outcome: str) -> None:
+    level = replace(FORWARD, gain=Gain(0.0, low, 0.01))
+    verdict = judge(GATE, case(replace(GOOD, forward=level, forced=True)))
+    assert verdict.outcome == outcome
+    assert f"at worst {low:+.4f}, allowed -0.0050" in verdict.reasons[0]
+    if low <= 0:
+        assert judge(GATE, case(replace(GOOD, forward=level))).outcome == "reject"
+
+
+def test_a_forced_first_model_must_beat_the_baseline() -> None:
+    level = replace(FORWARD, gain=Gain(0.0, -0.001, 0.001))
+    first = replace(GOOD, forward=level, forced=True)
+    assert judge(GATE, case(first, first=True)).outcome == "reject"
+
+
+def test_a_forced_model_of_unknown_gain_is_refused() -> None:
+    unknown = replace(GOOD, forward=replace(FORWARD, gain=UNKNOWN), forced=True)
+    assert judge(GATE, case(unknown)).outcome == "reject"
 
 
 def test_the_better_challenger_is_judged() -> None:

@@ -15,6 +15,8 @@ from pipelines.shared import columns as c
 from pipelines.shared.lake import Lake
 from tests.train.baskets import FEATURES, SHOP, WEEKS, Installation, interval
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def shuffled_baskets(tmp_path_factory: pytest.TempPathFactory, real_baskets: Path) -> Path:

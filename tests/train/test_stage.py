@@ -16,9 +16,12 @@ from pipelines import train
 from pipelines.shared import booster, challengers
 from pipelines.shared import columns as c
 from pipelines.shared.challengers import Trained
-from pipelines.shared.errors import CorruptPartition
-from pipelines.train import groups
+from pipelines.shared.errors import CorruptPartition, DeclarationError
+from pipelines.train import boosting, drift, groups, plan
+from pipelines.train.groups import Catalogue
 from tests.train.baskets import CATEGORICAL, FEATURES, Installation, interval
+
+pytestmark = pytest.mark.slow
 
 HOLDOUT = timedelta(days=3)
 
@@ -60,7 +63,7 @@ def test_challengers_learn_only_what_the_parent_has_not_seen(
     started: Installation, learned: list[set[str]]
 ) -> None:
     trained = train.run(started.run(4))
-    assert [each.strategy for each in trained.challengers] == ["boost", "refit_boost"]
+    assert [each.strategy for each in trained.challengers] == ["refit_boost"]
     assert trained.trained_from == started.first.cut
     assert learned == [started.teaching(started.first.cut, trained.cut)]
     assert {each.trained_through for each in trained.challengers} == {trained.cut}
@@ -80,7 +83,7 @@ def test_after_a_promotion_nothing_is_learned_twice_and_nothing_is_skipped(
     started: Installation, learned: list[set[str]]
 ) -> None:
     for week in (4, 5, 6):
-        started.promote(week, train.run(started.run(week)).challengers[1])
+        started.promote(week, train.run(started.run(week)).challengers[0])
     assert sum(map(len, learned)) == len(set().union(*learned))
     cut = interval(6).end - HOLDOUT
     assert set().union(*learned) == started.teaching(started.first.cut, cut)
@@ -170,8 +173,7 @@ def test_the_card_says_what_the_model_needs(started: Installation) -> None:
         card = booster.card(started.any.lake.local_root / challenger.artifact)
         assert (card.features, card.categorical) == (FEATURES, CATEGORICAL)
         assert (card.parent, card.strategy) == (1, challenger.strategy)
-        assert card.trees == challenger.trees == 100 + len(card.learning_curve)
-        assert all(0 < value < 1 for value in card.learning_curve)
+        assert card.trees == challenger.trees == 100 + started.any.shop.learning.refit_rounds
         codes = card.vocabulary["item_category"]
         assert sorted(codes.values()) == list(range(len(codes)))
 
@@ -233,18 +235,60 @@ def test_a_first_model_ranks_better_than_how_often_one_bought(
 ) -> None:
     shop = install(warm_up_intervals=8)
     trained = train.run(shop.run(0, 8))
-    rows = shop.any.lake.read("groups/basket", [interval(week) for week in (8, 9, 10, 11, 12)])
-    rows = rows.sort_by([(c.GROUP, "ascending"), (c.ITEM, "ascending")])
-    path = shop.any.lake.local_root / trained.challengers[0].artifact
-    model = _precision(rows, booster.score(path, rows, threads=2))
-    habit = _precision(rows, rows["own_count"].to_numpy())
-    assert model > habit
+    run = shop.run(8, 5)
+    later = groups.select(run, plan.steps(run), interval(8).start, interval(12).end)
+    unseen = groups.load(run, later, Catalogue(FEATURES, CATEGORICAL))
+    model = boosting.scores(shop.text(trained.challengers[0]), unseen.features, threads=2)
+    habit = unseen.features["own_count"].to_numpy().astype(float)
+    assert drift.ndcg(unseen, model).mean() > drift.ndcg(unseen, habit).mean()
 
 
-def _precision(rows: pa.Table, scores: np.ndarray) -> float:
-    """The share of relevant items among the first five of a group."""
-    group = rows[c.GROUP].combine_chunks().dictionary_encode().indices.to_numpy()
-    order = np.lexsort((-scores, group))
-    sizes = np.bincount(group)
-    place = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return float(rows[c.LABEL].to_numpy()[order][place < 5].mean())
+def test_a_constraint_on_an_unknown_feature_is_named(started: Installation) -> None:
+    changed = Installation(started.settings, started.changed | {"monotone": {"weather": 1}})
+    with pytest.raises(DeclarationError, match=r"weather; accepted: own_share"):
+        train.run(changed.run(4))
+
+
+def test_replay_learns_the_past_once_more_and_its_sample_is_named(
+    started: Installation, learned: list[set[str]]
+) -> None:
+    monotone = {"monotone": {"own_share": 1}, "replay_ratio": 0.5}
+    shop = Installation(started.settings, started.changed | monotone)
+    trained = train.run(shop.run(4))
+    assert [each.strategy for each in trained.challengers] == ["replay_boost"]
+    new, past = learned
+    assert new == shop.teaching(started.first.cut, trained.cut)
+    assert past <= shop.teaching(interval(0).start, started.first.cut)
+    assert len(past) == round(0.5 * len(new))
+    assert trained.replay is not None
+    assert train.run(shop.run(4)).replay == trained.replay
+
+
+def test_a_compaction_comes_when_the_ledger_says_that_it_is_paid_for(
+    started: Installation,
+) -> None:
+    for share, strategies in ((1e-6, {"refit_boost"}), (1.0, {"refit_boost", "compact"})):
+        shop = Installation(started.settings, started.changed | {"cost_share": share})
+        trained = train.run(shop.run(9))
+        assert {each.strategy for each in trained.challengers} <= strategies
+    shop = Installation(started.settings, started.changed | {"cost_share": 1.0})
+    seen = []
+    for week in range(4, 10):
+        trained = train.run(shop.run(week))
+        seen.append(trained.challengers[0].strategy)
+        shop.promote(week, trained.challengers[0])
+    assert seen == [*["refit_boost"] * 4, "compact", "refit_boost"]
+    assert not trained.challengers[0].forced
+
+
+def test_a_champion_that_falls_far_behind_meets_a_rival(
+    started: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drift, "behind", lambda now, past: 9.0)
+    trained = train.run(started.run(4))
+    assert trained.health is not None
+    assert trained.health["groups"] == trained.groups
+    assert "adapt beside refit_boost: the champion is 9.0 errors behind" in trained.notes[0]
+    assert "kept aside: refit_boost" in trained.notes[1]
+    assert len(trained.challengers) == 1
+    assert trained.challengers[0].groups == trained.groups

@@ -1,0 +1,93 @@
+"""How the champion fares on groups that it has not learned yet, and whether that is news.
+
+The new groups are scored before anything learns from them: the prequential error of Gama,
+Sebastião and Rodrigues, "On evaluating stream learning algorithms" (2013).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.shared.ranking import ranks
+from pipelines.train.examples import Examples
+
+DEPTH: Final = 10
+MEMORY: Final = 8
+"""The past is the last so many runs."""
+LEAST: Final = 3
+"""Fewer runs tell nothing about what is usual."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """A model's NDCG@10 on new groups, with the negatives thinned: lower numbers than these mean
+    something only beside others of their kind."""
+
+    ndcg_at_10: float
+    error: float
+    """Standard error of the mean."""
+    groups: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON, rounded so that it reads."""
+        return {
+            "ndcg_at_10": round(self.ndcg_at_10, 6),
+            "error": round(self.error, 6),
+            "groups": self.groups,
+        }
+
+    @classmethod
+    def of(cls, plain: dict[str, Any]) -> Health:
+        """The opposite of `as_dict`."""
+        return cls(**plain)
+
+
+def ndcg(examples: Examples, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """g values of NDCG@10 among the candidates at hand; ties keep the order of the rows.
+
+    Gain is 2^grade - 1, discount log2(rank + 1): Burges et al. (2005).
+    """
+    group = np.repeat(np.arange(examples.groups), examples.sizes)
+    rows = np.arange(examples.rows)
+    gain = np.exp2(examples.labels.astype(np.float64)) - 1
+
+    def dcg(order: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        rank = ranks(group, rows, order)
+        worth = np.where(rank <= DEPTH, gain / np.log2(rank + 1), 0.0)
+        return np.bincount(group, worth, examples.groups).astype(np.float64)
+
+    return dcg(scores) / dcg(gain)
+
+
+def measure(examples: Examples, scores: npt.NDArray[np.float64]) -> Health:
+    """A model's health on new groups.
+
+    Args:
+        examples: at least two groups, each with two grades.
+        scores: n scores.
+    """
+    values = ndcg(examples, scores)
+    error = float(values.std(ddof=1) / math.sqrt(len(values)))
+    return Health(float(values.mean()), error, len(values))
+
+
+def behind(now: Health, past: Sequence[Health]) -> float | None:
+    """By how many standard errors the model fell behind what it used to reach.
+
+    The past is what champions reached in the last runs, each on what was new to it then; its own
+    spread, from holidays and the like, counts as error too.
+
+    Returns:
+        A number, positive where the model fell; None while the past is too short to tell.
+    """
+    if len(past) < LEAST:
+        return None
+    values = np.array([each.ndcg_at_10 for each in past[-MEMORY:]])
+    spread = math.hypot(now.error, float(values.std(ddof=1)))
+    return float((values.mean() - now.ndcg_at_10) / max(spread, 1e-9))

@@ -1,0 +1,168 @@
+"""An occasional search for better settings of learning, on intervals that are past already.
+
+Each trial is prequential: a model learns the interval before, scores what came new in the next,
+then learns that by `refit_boost` under the trial's settings, and so on. Groups of the memory
+holdout, and those from the run's cut on, are never touched, so the gate stays fresh for whatever
+a proposal brings forth. Search: the tree-structured Parzen estimator of Bergstra et al.,
+"Algorithms for hyper-parameter optimization" (2011), as Optuna has it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import yaml
+
+from pipelines.shared.errors import PermanentError
+from pipelines.shared.ledger import Manifest
+from pipelines.shared.run import Run
+from pipelines.train import boosting, drift, groups, plan, strategies
+from pipelines.train.examples import Examples
+from pipelines.train.groups import Catalogue
+from pipelines.train.recipe import MIN_GROUPS
+from pipelines.train.strategies import Material, Rules
+
+TUNED: Final = ("refit_decay", "refit_rounds", "learning_rate")
+Told = Callable[[int, int], None]
+
+
+class TooLittleHistory(PermanentError):
+    """There are too few intervals with groups to tune on."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One set of settings and how it fared."""
+
+    number: int
+    settings: dict[str, Any]
+    ndcg_at_10: float
+    """Mean over the intervals' groups, negatives thinned."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a search found."""
+
+    name: str
+    intervals: tuple[str, ...]
+    trials: tuple[Trial, ...]
+    """By number; the first has the shop's own settings."""
+    proposal: Path | None
+    """A YAML file with a `learning:` section; None where the shop's own settings are best."""
+
+    @property
+    def best(self) -> Trial:
+        """The trial with the highest NDCG@10; the earliest of equals."""
+        return max(self.trials, key=lambda trial: (trial.ndcg_at_10, -trial.number))
+
+
+def tune(run: Run, trials: int, intervals: int, folder: Path, told: Told) -> Study:
+    """Search for settings on the last intervals with groups up to a run's.
+
+    Args:
+        trials: in all; those that an earlier, killed call finished are not done again.
+        intervals: how many are learned and scored; the first model learns the window before.
+        folder: keeps the search's database and the proposal.
+        told: trials done, trials wanted.
+
+    Raises:
+        TooLittleHistory: there are fewer than `intervals` + 2 with groups.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    known = plan.window(run, plan.steps(run))
+    if len(known) < intervals + 2:
+        raise TooLittleHistory(
+            f"{run.shop.shop}: {len(known)} intervals with groups up to {run.interval}, tuning on "
+            f"{intervals} wants {intervals + 2}; tune on fewer, or later"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    course = _Course.of(run, known, intervals)
+    study = optuna.create_study(
+        storage=f"sqlite:///{folder}/tuning.db",
+        study_name=course.name,
+        direction="maximize",
+        load_if_exists=True,
+    )
+    own = {name: getattr(run.shop.learning, name) for name in TUNED}
+    if not study.trials:
+        study.enqueue_trial(own)
+    while (done := len(_finished(study))) < trials:
+        told(done, trials)
+        # A sampler of its own for each trial: what is drawn does not depend on where it resumed.
+        study.sampler = optuna.samplers.TPESampler(seed=run.shop.learning.seed + done)
+        study.optimize(lambda trial: course.value(_suggested(trial)), n_trials=1)
+    told(trials, trials)
+    found = tuple(
+        Trial(number, each.params, float(each.value))
+        for number, each in enumerate(_finished(study))
+    )
+    made = Study(course.name, tuple(step.interval.key for step in course.steps), found, None)
+    if made.best.number == 0:
+        return made
+    path = folder / f"{course.name}.yaml"
+    path.write_text(yaml.safe_dump({"learning": made.best.settings}), encoding="utf-8")
+    return replace(made, proposal=path)
+
+
+def _finished(study: Any) -> list[Any]:
+    return [each for each in study.trials if each.state.name == "COMPLETE"]
+
+
+def _suggested(trial: Any) -> dict[str, Any]:
+    return {
+        "refit_decay": trial.suggest_float("refit_decay", 0.8, 0.99),
+        "refit_rounds": trial.suggest_int("refit_rounds", 0, 8),
+        "learning_rate": trial.suggest_float("learning_rate", 0.01, 0.15, log=True),
+    }
+
+
+@dataclass(frozen=True)
+class _Course:
+    """The first model and the intervals that every trial goes through."""
+
+    name: str
+    steps: tuple[Manifest, ...]
+    rules: Rules
+    first: str
+    parts: tuple[Examples, ...]
+
+    @classmethod
+    def of(cls, run: Run, known: list[Manifest], intervals: int) -> _Course:
+        before, steps = known[:-intervals], tuple(known[-intervals:])
+        catalogue = Catalogue.of(known[-1])
+        rules = Rules(catalogue.categorical, run.shop.learning, run.shop.gate, run.settings.threads)
+        begun = steps[0].interval.start
+
+        def read(chosen: list[Manifest], since: Any, until: Any) -> Examples:
+            return groups.load(run, groups.select(run, chosen, since, until), catalogue)
+
+        edges = [begun, *(step.interval.end for step in steps[:-1]), plan.cut(run)]
+        parts = tuple(
+            part
+            for since, until in pairwise(edges)
+            if (part := read(known, since, until)).groups >= MIN_GROUPS
+        )
+        first = strategies.compact(Material(rules, read(before, None, begun))).text
+        said = "".join(step.content_hash for step in known) + repr(run.shop.learning)
+        digest = hashlib.sha256(said.encode()).hexdigest()[:12]
+        return cls(f"{run.interval.start:%Y-%m-%d}-{digest}", steps, rules, first, parts)
+
+    def value(self, settings: dict[str, Any]) -> float:
+        """Mean NDCG@10 of the intervals' groups, each scored before it is learned."""
+        learning = self.rules.learning.model_copy(update=settings)
+        rules, model, found = replace(self.rules, learning=learning), self.first, []
+        for number, part in enumerate(self.parts):
+            scores = boosting.scores(model, part.features, rules.threads)
+            found.append(drift.ndcg(part, scores))
+            if number + 1 < len(self.parts):
+                model = strategies.refit_boost(Material(rules, part, model)).text
+        return float(np.concatenate(found).mean())

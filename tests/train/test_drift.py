@@ -1,0 +1,62 @@
+"""How a model fares on new groups, and when that is an alarm."""
+
+from __future__ import annotations
+
+from math import log2
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipelines.train import drift
+from pipelines.train.drift import Health
+from pipelines.train.examples import Examples
+
+
+def _examples(labels: list[list[int]]) -> Examples:
+    flat = np.array([label for group in labels for label in group], np.float32)
+    return Examples(
+        pa.table({"x": flat}), flat, np.array([len(group) for group in labels]),
+        pa.array([str(place) for place in range(len(labels))]), np.ones(len(flat), np.float32),
+    )  # fmt: skip
+
+
+def test_ndcg_shows_the_arithmetic() -> None:
+    examples = _examples([[0, 1, 0], [3, 0, 1]])
+    values = drift.ndcg(examples, np.array([0.9, 0.5, 0.1, 0.1, 0.9, 0.5]))
+    ideal = 7 / log2(2) + 1 / log2(3)
+    assert values == pytest.approx([1 / log2(3), (1 / log2(3) + 7 / log2(4)) / ideal])
+
+
+def test_only_the_first_ten_count() -> None:
+    examples = _examples([[0] * 10 + [1]])
+    assert drift.ndcg(examples, -np.arange(11.0)) == pytest.approx([0.0])
+    assert drift.ndcg(examples, np.arange(11.0)) == pytest.approx([1.0])
+
+
+def test_the_mean_comes_with_its_standard_error() -> None:
+    examples = _examples([[1, 0], [1, 0], [1, 0], [1, 0]])
+    scores = np.array([1.0, 0, 1, 0, 0, 1, 0, 1])
+    found = drift.measure(examples, scores)
+    low = 1 / log2(3)
+    assert found.ndcg_at_10 == pytest.approx((1 + low) / 2)
+    assert found.error == pytest.approx(np.std([1, 1, low, low], ddof=1) / 2)
+    assert Health.of(found.as_dict()).groups == found.groups == 4
+
+
+def test_a_fall_counts_in_errors_and_only_beside_a_past() -> None:
+    past = [Health(value, 0.01, 300) for value in (0.40, 0.42, 0.41, 0.39)]
+    assert drift.behind(Health(0.30, 0.01, 300), past[:2]) is None
+    fell = drift.behind(Health(0.30, 0.01, 300), past)
+    spread = np.hypot(0.01, np.std([0.40, 0.42, 0.41, 0.39], ddof=1))
+    assert fell == pytest.approx((0.405 - 0.30) / spread)
+    rose = drift.behind(Health(0.45, 0.01, 300), past)
+    assert rose is not None
+    assert rose < 0
+
+
+def test_only_the_last_runs_are_the_past() -> None:
+    old = [Health(0.9, 0.01, 300)] * 20
+    recent = [Health(value, 0.01, 300) for value in (0.40, 0.42) * 4]
+    found = drift.behind(Health(0.41, 0.01, 300), old + recent)
+    assert found == pytest.approx(0.0, abs=1e-9)

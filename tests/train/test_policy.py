@@ -1,0 +1,95 @@
+"""The policy: one challenger by default, another where it is forced, due or wanted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.shared.declaration import Gate, Learning
+from pipelines.train import policy, recipe
+from pipelines.train.policy import Situation, Spent
+
+USUAL = Situation(
+    learning=Learning(), gate=Gate(), mismatch=None, trees=100, megabytes=0.4, score_ms=5.0,
+    span=1, behind=0.5, new_groups=300, window_groups=4_800, all_groups=9_000,
+    past=(Spent(30_000.0, 400_000.0),) * 3, since_compaction=3,
+)  # fmt: skip
+
+
+def test_usually_one_challenger_is_trained() -> None:
+    assert policy.choose(USUAL) == policy.Plan(("refit_boost",))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"mismatch": "version 3 has other features"}, "because version 3 has other features"),
+        ({"trees": 498}, "498 + 3 trees would pass the budget of 500"),
+        ({"trees": 481, "span": 7}, "481 + 20 trees would pass"),
+        ({"megabytes": 19.9}, "20.5 MB would pass the budget of 20.0 MB"),
+        ({"score_ms": 49.9}, "longer than the budget of 50.0 ms"),
+    ],
+)
+def test_what_cannot_be_continued_is_compacted_alone(changed: dict[str, object], said: str) -> None:
+    chosen = policy.choose(replace(USUAL, behind=50.0, **changed))  # type: ignore[arg-type]
+    assert chosen.names == ("compact",)
+    assert chosen.forced
+    assert said in chosen.notes[0]
+
+
+def test_an_abrupt_change_puts_a_rival_beside_the_usual_challenger() -> None:
+    chosen = policy.choose(replace(USUAL, behind=4.5))
+    assert chosen.names == ("refit_boost", "adapt")
+    assert "4.5 errors behind" in chosen.notes[0]
+    assert policy.choose(replace(USUAL, behind=None)).names == ("refit_boost",)
+
+
+def test_a_compaction_waits_until_the_account_is_level() -> None:
+    due = replace(USUAL, since_compaction=4)
+    assert policy.credit(due) == pytest.approx(0.055 * (1_200_000 + 900_000) - 90_000)
+    assert policy.choose(due).names == ("compact",)
+    assert not policy.choose(due).forced
+    paid = policy.spent(("compact",), due)
+    assert paid == Spent(4_800 * recipe.COMPACT_ROUNDS, 900_000.0)
+    after = replace(due, past=(*due.past, paid), since_compaction=4)
+    assert policy.credit(after) < 0
+    assert policy.choose(after).names == ("refit_boost",)
+
+
+@given(
+    weeks=st.integers(20, 60),
+    share=st.floats(0.02, 0.5),
+    groups=st.integers(20, 5_000),
+    trees=st.integers(60, 200),
+)
+def test_over_time_no_more_is_spent_than_allowed_but_for_one_compaction(
+    weeks: int, share: float, groups: int, trees: int
+) -> None:
+    learning = Learning(cost_share=share)
+    past: tuple[Spent, ...] = ()
+    usual, since = 0.0, 0
+    for week in range(12, weeks):
+        at = replace(
+            USUAL, learning=learning, trees=trees, new_groups=groups, past=past,
+            window_groups=groups * min(week, learning.window_intervals),
+            all_groups=groups * week, since_compaction=since, behind=None,
+        )  # fmt: skip
+        chosen = policy.choose(at)
+        since = 0 if chosen.names == ("compact",) else since + 1
+        past = (*past, policy.spent(chosen.names, at))
+        usual += policy.spent(("refit_boost",), at).work
+    most = groups * learning.window_intervals * recipe.COMPACT_ROUNDS
+    allowed = max(share * sum(each.full for each in past), usual)
+    assert sum(each.work for each in past) <= allowed + most + 1
+
+
+def test_leaves_are_not_moved_where_a_feature_must_be_monotone() -> None:
+    learning = Learning(monotone={"price": -1})
+    assert policy.choose(replace(USUAL, learning=learning)).names == ("replay_boost",)
+    names = ("category", "price")
+    found = recipe.parameters(learning, names, rows=1000, threads=1)
+    assert found["monotone_constraints"] == [0, -1]
+    assert "monotone_constraints" not in recipe.parameters(Learning(), names, 1000, 1)

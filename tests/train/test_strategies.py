@@ -1,0 +1,103 @@
+"""Every strategy is a pure function; of rivals one is chosen, and nothing is lost by choosing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.shared.declaration import Gate
+from pipelines.train import boosting, drift, groups, plan, recipe, rivals, strategies, trees
+from pipelines.train.groups import Catalogue
+from pipelines.train.strategies import STRATEGIES, Material, Rules
+from tests.train.baskets import CATEGORICAL, FEATURES, Installation, interval
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory, real_baskets: Any) -> Material:
+    """A parent of weeks 0 to 3, the new groups of week 4, and what the parent learned."""
+    shop = Installation.at(tmp_path_factory.mktemp("strategies"), real_baskets)
+    run = shop.run(0, 8)
+
+    def read(first: int, last: int) -> groups.Examples:
+        edges = interval(first).start, interval(last).end
+        selected = groups.select(run, plan.steps(run), *edges)
+        return groups.load(run, selected, Catalogue(FEATURES, CATEGORICAL))
+
+    rules = Rules(CATEGORICAL, run.shop.learning, run.shop.gate, threads=2)
+    old = read(0, 3)
+    parent = strategies.compact(Material(rules, old)).text
+    return Material(rules, read(4, 4), parent, old)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_the_same_material_gives_the_same_model_within_the_budgets(
+    material: Material, name: str
+) -> None:
+    grown = STRATEGIES[name].grow(material)
+    assert STRATEGIES[name].grow(material).text == grown.text
+    assert grown.trees == trees.count(grown.text) > 0
+    assert "[num_threads: 0]" in grown.text
+    narrow = Gate(max_trees=40, max_megabytes=0.1)
+    small = STRATEGIES[name].grow(replace(material, rules=replace(material.rules, gate=narrow)))
+    assert small.trees <= 40
+    assert len(small.text.encode()) <= 100_000
+
+
+@pytest.mark.parametrize(("span", "more"), [(1, 3), (4, 12), (9, 20)])
+def test_several_intervals_move_the_leaves_as_often(
+    material: Material, span: int, more: int
+) -> None:
+    grown = STRATEGIES["refit_boost"].grow(replace(material, span=span))
+    assert grown.trees == recipe.COMPACT_ROUNDS + more
+    assert grown.params["refit_decay_rate"] == pytest.approx(0.95**span)
+
+
+def test_early_stopping_says_how_many_trees_and_then_all_groups_are_learned(
+    material: Material,
+) -> None:
+    grown = STRATEGIES["boost"].grow(material)
+    best = int(np.argmax(grown.curve))
+    assert grown.trees == recipe.COMPACT_ROUNDS + max(1, best)
+    assert grown.groups == material.new.groups
+
+
+def test_what_continues_a_parent_wants_one(material: Material) -> None:
+    with pytest.raises(ValueError, match="continues a parent, and there is none"):
+        STRATEGIES["refit_boost"].grow(replace(material, parent=None))
+
+
+def test_of_rivals_the_better_one_on_groups_that_none_learned_learns_them_too(
+    material: Material,
+) -> None:
+    chosen = rivals.best(("refit_boost", "adapt"), lambda name: material)
+    assert chosen.grown == STRATEGIES[chosen.name].grow(material)
+    aside = recipe.aside(material.rules.learning, material.new.ids)
+    kept, learned = material.new.of(aside), replace(material, new=material.new.of(~aside))
+    found = {
+        name: drift.ndcg(
+            kept, boosting.scores(STRATEGIES[name].grow(learned).text, kept.features, 2)
+        ).mean()
+        for name in ("refit_boost", "adapt")
+    }
+    assert chosen.name == max(found, key=found.__getitem__)
+    assert f"on {kept.groups} groups kept aside" in chosen.notes[0]
+
+
+def test_a_monotone_feature_only_raises_the_score(material: Material) -> None:
+    learning = material.rules.learning.model_copy(update={"monotone": {"own_share": 1}})
+    rules = replace(material.rules, learning=learning)
+    grown = STRATEGIES["replay_boost"].grow(
+        replace(material, rules=rules, parent=STRATEGIES["first"].grow(
+            replace(material, rules=rules)).text)
+    )  # fmt: skip
+    rows = material.new.features
+    place = rows.column_names.index("own_share")
+    last = None
+    for share in (0.0, 0.1, 0.2, 0.4, 0.8):
+        column = np.full(rows.num_rows, share, np.float32)
+        scores = boosting.scores(grown.text, rows.set_column(place, "own_share", [column]), 2)
+        assert last is None or (scores >= last - 1e-12).all()
+        last = scores
