@@ -1,1 +1,1 @@
-"""Where README's figures come from: `python -m benchmarks`."""
+"""Where the project's figures come from: `python -m benchmarks loop`."""

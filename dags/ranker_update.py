@@ -10,8 +10,8 @@ from freshrank_airflow import RANKING, RETRIES, OpenInterval, PromoteOrReject, c
 
 DOCS = """
 **extract** what changed → **validate**, unsound rows aside → **features** from state + delta →
-**train** two challengers on what the champion has not seen → **evaluate** them against it →
-**promote** or **reject**, with reasons. A rerun of any task is the same run.
+**train** a challenger on what the champion has not seen → **evaluate** both → **promote** or
+**reject**, with reasons. A rerun of any task is the same run.
 
 - *Schedule*: every week. *Trigger*: give `start` and `end` (Mondays), or neither.
 - *Backfill*: `airflow backfill create --dag-id ranker_update --from-date … --to-date …`

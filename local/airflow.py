@@ -21,13 +21,17 @@ from local.processes import LOOPBACK, Service, launch, wait_ready
 
 READY_TIMEOUT_S = 180.0
 PRELOADED = (
+    "airflow.__main__",
+    "airflow.dag_processing.dagbag",
     "airflow.executors.local_executor",
+    "airflow.providers.standard.decorators.python",
+    "airflow.sdk.execution_time.supervisor",
     "airflow.sdk.execution_time.task_runner",
     "great_expectations",
-    "mlflow",
+    "mlflow.tracking",
+    "matplotlib.pyplot",
     "lightgbm",
-    "ibis",
-    "duckdb",
+    "ibis.backends.duckdb",
     "deltalake",
     "pyarrow.dataset",
     "psycopg",

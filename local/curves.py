@@ -167,9 +167,7 @@ def plot(weeks: list[Week], path: Path) -> Path:
     axes.set_xticks(list(places), [week.start[5:] for week in weeks])
     axes.set_xlabel("week of 2017, by its first day")
     axes.set_ylabel("NDCG@10 on the week's forward holdout")
-    axes.set_title(
-        "A ranker that learns from the change, between frozen and retrained on everything"
-    )
+    axes.set_title("The served champion, beside a frozen and a retrained model")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)

@@ -32,6 +32,7 @@ YEAR_END = datetime(2018, 1, 1, tzinfo=UTC)
 MARKER = "made-by-demo"
 ENDED = ("success", "failed")
 PATIENCE_S = 90.0
+POLL_S = 1.5
 
 
 def main(share: float, weeks: int) -> None:
@@ -116,9 +117,16 @@ class Bar:
     def track(self, title: str, total: int) -> Callable[[int, str], None]:
         """Begin a line; call the result with what is done and a word about now."""
         line = self.progress.add_task(title, total=total, now="")
+        console = self.progress.console
+        said = -1
 
         def update(done: int, now: str) -> None:
+            nonlocal said
             self.progress.update(line, completed=done, now=now)
+            # Where a bar cannot move, in a log, each step is a line.
+            if not console.is_terminal and done > said:
+                console.print(f"{title}: {done}/{total}", soft_wrap=True)
+                said = done
 
         return update
 
@@ -188,7 +196,7 @@ def _follow(
         update(len(ended), _now(base, token, active) if active else "")
         if len(ended) >= total:
             return
-        time.sleep(0.7)
+        time.sleep(POLL_S)
 
 
 def _now(base: str, token: str, run: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-TIMEOUT_S = 5.0
+TIMEOUT_S = 30.0
 
 
 def get(url: str, token: str | None = None) -> bytes | None:

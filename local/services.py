@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from local import airflow, environment, mlflow_server, postgres
 from local.commands import AIRFLOW_COMPONENTS
+from local.errors import ServiceFailedError
 from local.home import PROJECT, Home, write_private
 from local.postgres import PostgresServer
 from local.processes import LOOPBACK, Register, Service, free_port, stop
@@ -46,7 +47,7 @@ class Stack:
         """What an `airflow` command prints.
 
         Raises:
-            subprocess.CalledProcessError: the command failed; `output` holds what it printed.
+            ServiceFailedError: the command failed; holds the end of what it printed.
         """
         return self.run("airflow", *arguments, timeout_s=timeout_s)
 
@@ -63,7 +64,9 @@ class Stack:
             check=False,
         )
         if outcome.returncode != 0:
-            raise subprocess.CalledProcessError(outcome.returncode, command, outcome.stdout)
+            raise ServiceFailedError(
+                f"`{' '.join(command)}` ended with {outcome.returncode}: {outcome.stdout[-2000:]}"
+            )
         return outcome.stdout
 
 

@@ -13,7 +13,8 @@ from urllib.parse import urljoin
 from urllib.request import urlopen
 
 from pipelines.shared.declaration import load_shop
-from pipelines.shared.errors import FreshrankError
+from pipelines.shared.errors import FreshrankError, SourceUnavailable
+from pipelines.shared.installation import Installation
 from pipelines.shared.ledger import Ledger
 from pipelines.shared.settings import PROJECT, Settings
 
@@ -34,7 +35,7 @@ class Finding:
 
 
 def examine(settings: Settings, shop: str) -> Iterator[Finding]:
-    """Check Python, package versions, disk, the shop, its database, the ledger and MLflow."""
+    """Check Python, package versions, disk, the shop, its sources, the ledger and MLflow."""
     yield _python()
     yield from _versions()
     yield _disk(settings)
@@ -48,6 +49,7 @@ def examine(settings: Settings, shop: str) -> Iterator[Finding]:
     try:
         ledger = Ledger(settings.ledger_url.get_secret_value(), shop, declared.surface.name)
         yield Finding("ledger", True, f"{len(ledger.decisions())} decisions")
+        yield from _pending(settings, shop)
     except FreshrankError as error:
         yield Finding("ledger", False, str(error))
     yield _mlflow(settings)
@@ -91,16 +93,34 @@ def _disk(settings: Settings) -> Finding:
 def _source(settings: Settings, shop: str) -> Iterator[Finding]:
     from pipelines import extract
 
-    declared = load_shop(shop, settings.shops)
-    try:
-        url = settings.connection(declared.source.connection)
-        faults = extract.check(url, declared)
-    except FreshrankError as error:
-        faults = [str(error)]
-    for fault in faults:
-        yield Finding("source", False, fault)
-    if not faults:
-        yield Finding("source", True, "tables as declared, change capture installed")
+    for part in load_shop(shop, settings.shops).parts():
+        name = part.source_name
+        try:
+            faults = extract.check(settings.connection(part.source.connection), part)
+        except SourceUnavailable as error:
+            faults = [f"{error}; meanwhile {', '.join(sorted(part.tables))} wait"]
+        except FreshrankError as error:
+            faults = [str(error)]
+        for fault in faults:
+            yield Finding("source", False, f"{name}: {fault}")
+        if not faults:
+            yield Finding("source", True, f"{name}: tables as declared, changes captured")
+
+
+def _pending(settings: Settings, shop: str) -> Iterator[Finding]:
+    """What waits at each source, where its way of capture can tell."""
+    from pipelines import extract
+
+    for state in extract.freshness(Installation.of(settings, shop)):
+        told = [
+            f"{each.pending_rows:,} of {each.table}" for each in state.tables if each.pending_rows
+        ]
+        behind = max((each.pending_bytes or 0 for each in state.tables), default=0)
+        if behind:
+            told.append(f"{behind:,} bytes of log")
+        if not state.fault:
+            message = f"{state.source}: not extracted yet: {', '.join(told) or 'nothing'}"
+            yield Finding("pending", True, message)
 
 
 def _mlflow(settings: Settings) -> Finding:

@@ -10,6 +10,8 @@ import pytest
 from local import postgres as local_postgres
 from local.postgres import PostgresServer
 from pipelines.shared.settings import Settings
+from tests.extract import mariadb_server, wal_shop
+from tests.extract.mariadb_server import MariadbServer
 
 PROJECT = Path(__file__).parents[1]
 
@@ -18,6 +20,27 @@ PROJECT = Path(__file__).parents[1]
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     """One embedded PostgreSQL for the whole session."""
     with local_postgres.server(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def logical_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """One embedded PostgreSQL with a logical log for the whole session."""
+    with wal_shop.wal_server("bundled", tmp_path_factory.mktemp("logical")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def debian_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """Debian's PostgreSQL with a logical log for the whole session; skips where it is missing."""
+    with wal_shop.wal_server("debian", tmp_path_factory.mktemp("debian")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariadbServer]:
+    """One private MariaDB with a row binlog for the whole session."""
+    with mariadb_server.server() as server:
         yield server
 
 

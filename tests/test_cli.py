@@ -75,9 +75,12 @@ def test_a_missing_setting_is_named(cli):
 
 def test_status_of_nothing_says_what_to_do(cli):
     assert "make demo" in cli("status").stdout
-    assert json.loads(cli("status", "--json").stdout) == {
-        "shop": "completejourney", "champion": None, "intervals": [],
-    }  # fmt: skip
+    report = json.loads(cli("status", "--json").stdout)
+    assert report["shop"] == "completejourney"
+    assert (report["champion"], report["intervals"], report["synced"]) == (None, [], [])
+    (source,) = report["sources"]
+    assert not source["answers"]
+    assert "does not answer" in source["fault"]
 
 
 def test_doctor_names_every_fault_and_fails(cli):
@@ -90,5 +93,15 @@ def test_doctor_names_every_fault_and_fails(cli):
 
 def test_help_names_every_command(cli):
     text = cli("--help").stdout
-    for command in ("run", "publish", "status", "doctor", "capture"):
+    for command in (
+        "run",
+        "publish",
+        "status",
+        "verify",
+        "maintain",
+        "rows",
+        "doctor",
+        "extract",
+        "capture",
+    ):
         assert command in text

@@ -94,7 +94,7 @@ def _lists(run: Run, champion: Version) -> pa.Table:
         raise NotServed(
             f"{table} has nothing for {last}; run features.serve for the interval first"
         )
-    present = set(run.lake.dataset(table).schema.names)
+    present = set(run.lake.columns(table))
     wanted = [c.SHOPPER, c.ITEM, *(feature for feature in features if feature in present)]
     candidates = run.lake.read(table, [last], wanted)
     return top(candidates, booster.score(path, candidates, run.settings.threads), surface.top_k)
@@ -105,8 +105,8 @@ def _table(run: Run, name: str) -> PublishedTable:
     shoppers = shop.tables[shop.shopper.table].stored_columns()
     items = shop.tables[shop.item.table].stored_columns()
     return PublishedTable(
-        run.source_url,
-        shop.source.schema_name,
+        run.settings.connection(shop.published_in.connection),
+        shop.published_in.schema_name,
         name,
         shoppers[shop.shopper.id],
         items[shop.item.id],

@@ -50,7 +50,7 @@ class PublishedTable:
         self._engine = sa.create_engine(url, poolclass=sa.NullPool)
         self._table = sa.Table(
             name,
-            sa.MetaData(schema=None if self._engine.dialect.name == "sqlite" else schema),
+            sa.MetaData(schema=_schema(self._engine.dialect.name, schema)),
             sa.Column(c.SHOPPER, _sql_type(shopper), primary_key=True, autoincrement=False),
             sa.Column(RANK, sa.Integer, primary_key=True, autoincrement=False),
             sa.Column(c.ITEM, _sql_type(item), nullable=False),
@@ -143,10 +143,17 @@ class PublishedTable:
             copy.write(buffer.getbuffer())
 
 
+def _schema(dialect: str, declared: str) -> str | None:
+    """The declared schema; None where the database has none of that name."""
+    unnamed = dialect == "sqlite" or (declared == "public" and dialect != "postgresql")
+    return None if unnamed else declared
+
+
 def _sql_type(kind: pa.DataType) -> sa.types.TypeEngine[Any]:
     if pa.types.is_decimal(kind):
         return sa.Numeric(kind.precision, kind.scale)
     known: dict[pa.DataType, sa.types.TypeEngine[Any]] = {
+        pa.int16(): sa.SmallInteger(),
         pa.int32(): sa.Integer(),
         pa.int64(): sa.BigInteger(),
         pa.date32(): sa.Date(),

@@ -12,15 +12,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.shared.columns import COMMITTED_AT, DELETE, INTERVAL, OP, POSITION, REASONS
+from pipelines.shared.columns import CHANGE_COLUMNS, DELETE, EXPIRED, INTERVAL, OP, REASONS
 from pipelines.shared.errors import (
     AccountingError,
     BatchRejected,
     CorruptPartition,
+    Expired,
     NotExtracted,
 )
 from pipelines.shared.hashing import content_hash
 from pipelines.shared.intervals import Interval
+from pipelines.shared.lake import in_source_order
 from pipelines.shared.ledger import Manifest
 from pipelines.shared.run import Run
 from pipelines.validate.duplicates import repeated
@@ -78,6 +80,7 @@ def run(run: Run, table: str) -> Validated:
         NotExtracted: a step of the run was never extracted.
         BatchRejected: a partition is unsound as a whole; nothing of it was written.
         CorruptPartition: a partition differs from what extraction recorded.
+        Expired: the changes of a step of the run were removed by the declared retention.
         AccountingError: extracted = valid + quarantined + duplicates does not hold.
     """
     suite = load_suite(run.settings.expectations, run.shop, table)
@@ -111,7 +114,7 @@ def _validate(run: Run, suite: Suite, extracted: Manifest) -> Manifest:
     started = time.monotonic()
     interval, table = extracted.interval, suite.table
     changes = _read(run, table, extracted)
-    columns = tuple(run.shop.tables[table].stored_columns())
+    columns = tuple(name for name in changes.column_names if name not in CHANGE_COLUMNS)
     split = _split(changes, suite, columns, run.settings.threads)
     docs = data_docs(run.lake.local_root, table, interval)
     if split.judgement is not None:
@@ -121,19 +124,21 @@ def _validate(run: Run, suite: Suite, extracted: Manifest) -> Manifest:
     batch = _judge_batch(suite, interval, split.valid)
     counts = {"extracted": changes.num_rows} | split.counts()
     _account(table, interval, counts)
-    run.lake.replace(f"valid/{table}", interval, split.valid)
-    run.lake.replace(f"quarantine/{table}", interval, split.quarantine)
-    both = content_hash(split.valid) + content_hash(split.quarantine)
+    hashes = [content_hash(split.valid), content_hash(split.quarantine)]
+    details = {"reasons": _counted(findings), "batch": batch}
     manifest = Manifest(
         STAGE,
         table,
         interval,
         counts,
-        hashlib.sha256(both.encode()).hexdigest(),
-        details={"reasons": _counted(findings), "batch": batch},
+        hashlib.sha256("".join(hashes).encode()).hexdigest(),
+        details=details | {"columns": changes.column_names, "hashes": hashes},
         seconds=time.monotonic() - started,
     )
-    run.ledger.record(manifest)
+    with run.ledger.lock(f"{STAGE}/{table}") as held:
+        run.lake.replace(f"valid/{table}", interval, split.valid)
+        run.lake.replace(f"quarantine/{table}", interval, split.quarantine)
+        run.ledger.record(manifest, held)
     return manifest
 
 
@@ -148,15 +153,19 @@ def _read(run: Run, table: str, extracted: Manifest) -> pa.Table:
             "extract stage of the interval, then clear this task"
         ) from None
     expected = extracted.counts["rows"]
+    if rows.num_rows != expected and EXPIRED in extracted.details:
+        raise Expired(
+            f"{name} of {interval} was removed by `retention.changes_days` in "
+            f"shops/{run.shop.shop}/shop.yaml, so it cannot be validated again; what was "
+            "validated stands: begin with a later interval, or bring the partition back from a "
+            "backup of the lake"
+        )
     if rows.num_rows != expected:
         raise CorruptPartition(
             f"{name} of {interval} holds {rows.num_rows} rows, but {expected} were extracted; "
             "rerun the extract stage of the interval, then clear this task"
         )
-    # A position may be shared by several changes: the other columns settle their order.
-    first = [POSITION, COMMITTED_AT, OP]
-    rest = [column for column in rows.column_names if column not in first]
-    return rows.sort_by([(column, "ascending") for column in (*first, *rest)])
+    return in_source_order(rows)
 
 
 def _split(changes: pa.Table, suite: Suite, columns: tuple[str, ...], threads: int) -> _Split:

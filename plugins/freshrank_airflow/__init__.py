@@ -3,13 +3,20 @@
 from freshrank_airflow.branch import PromoteOrReject
 from freshrank_airflow.opening import OpenInterval
 from freshrank_airflow.retries import RETRIES
-from freshrank_airflow.runs import RANKING, current_run, named, newest
+from freshrank_airflow.runs import (
+    RANKING,
+    current_installation,
+    current_run,
+    named,
+    newest,
+)
 
 __all__ = [
     "RANKING",
     "RETRIES",
     "OpenInterval",
     "PromoteOrReject",
+    "current_installation",
     "current_run",
     "named",
     "newest",

@@ -9,6 +9,7 @@ from airflow.sdk import Asset, get_current_context
 
 from freshrank_airflow.settings import settings_for
 from pipelines.shared.errors import IntervalError
+from pipelines.shared.installation import Installation
 from pipelines.shared.intervals import Interval
 from pipelines.shared.run import Run
 
@@ -50,6 +51,13 @@ def run_of(context: Mapping[str, Any]) -> Run:
 def current_run() -> Run:
     """The `Run` of the task that calls this."""
     return run_of(get_current_context())
+
+
+def current_installation() -> Installation:
+    """The shop that the task that calls this is about, without an interval."""
+    shop = get_current_context()["params"].get("shop")
+    settings = settings_for(shop)
+    return Installation.of(settings, shop or settings.shop)
 
 
 def named(run: Run) -> dict[str, str]:

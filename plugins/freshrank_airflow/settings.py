@@ -4,7 +4,7 @@
 |---|---|
 | `freshrank_ledger` | `ledger_url` |
 | `freshrank_mlflow` | `mlflow_uri` |
-| `freshrank_<name>` | `connections[<name>]`, for the connection that the shop names |
+| `freshrank_<name>` | `connections[<name>]`, for each connection that the shop names |
 
 A connection that Airflow does not have is read from the environment (`FRESHRANK_…`).
 """
@@ -44,9 +44,11 @@ def settings_for(shop: str | None) -> Settings:
     if (mlflow := _connection("freshrank_mlflow")) is not None:
         found["mlflow_uri"] = server_url(mlflow)
     settings = load_settings(**found)
-    name = load_shop(shop or settings.shop, settings.shops).source.connection
-    if (source := _connection(f"freshrank_{name.lower()}")) is not None:
-        settings = load_settings(**found, connections={name.lower(): database_url(source)})
+    declared = load_shop(shop or settings.shop, settings.shops)
+    names = {each.connection.lower() for each in declared.sources.values()}
+    connections = {name: _connection(f"freshrank_{name}") for name in sorted(names)}
+    if urls := {name: database_url(each) for name, each in connections.items() if each}:
+        settings = load_settings(**found, connections=urls)
     return settings
 
 

@@ -63,11 +63,12 @@ def load(
         _only_loader(connection),
     ):
         task = progress.add_task("the shop's history", total=None)
+        # From here until the end no interval has ended: nobody extracts a shop that is half there.
+        set_clock(connection, OPENING)
         with History(sources, share, until, life) as history:
             # From here until the end no marker says that the shop is whole.
             connection.execute("DROP SCHEMA IF EXISTS replay CASCADE")
             connection.execute("CREATE SCHEMA replay")
-            set_clock(connection, None)
             connection.execute(_TABLES_SQL)
             progress.update(task, description="the shop before its opening")
             copy_in(connection, history, "households", "public.households")

@@ -158,14 +158,13 @@ def play(
         on_tick(now)
 
 
-def set_clock(connection: psycopg.Connection, now: datetime | None) -> None:
-    """Let later sessions of this database see the shop's clock at `now`; None: the real time."""
-    change = "RESET {clock}" if now is None else "SET {clock} = {now}"
+def set_clock(connection: psycopg.Connection, now: datetime) -> None:
+    """Let later sessions of this database see the shop's clock at `now`."""
     connection.execute(
-        sql.SQL("ALTER DATABASE {name} " + change).format(
+        sql.SQL("ALTER DATABASE {name} SET {clock} = {now}").format(
             name=sql.Identifier(connection.info.dbname),
             clock=sql.SQL(CLOCK),
-            now=sql.Literal(now.isoformat() if now else ""),
+            now=sql.Literal(now.isoformat()),
         )
     )
 

@@ -1,8 +1,10 @@
 """Airflow's connections, params and errors become Freshrank's settings, intervals and retries."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 pytest.importorskip("airflow", reason="install apache-airflow (`make setup`)")
 
@@ -10,11 +12,12 @@ from airflow.sdk import Connection, RetryAction
 from freshrank_airflow import RETRIES
 from freshrank_airflow.branch import chosen
 from freshrank_airflow.runs import interval_of
-from freshrank_airflow.settings import database_url, server_url
+from freshrank_airflow.settings import database_url, server_url, settings_for
 
 from pipelines.shared.errors import IntervalError, LedgerUnavailable, SchemaDrift
 from pipelines.shared.intervals import Interval, utc
 
+DECLARED = Path(__file__).parents[1] / "declared"
 WEEK = Interval.of("2017-01-02", "2017-01-09")
 
 
@@ -99,3 +102,31 @@ def test_the_branch_fails_closed():
 def test_an_errors_type_says_whether_a_retry_helps(error, action):
     policy = RETRIES["retry_policy"]
     assert policy.evaluate(error, 1, 3, SimpleNamespace()).action == action
+
+
+def test_each_source_of_a_shop_has_a_connection_of_its_own(monkeypatch, tmp_path):
+    declared = yaml.safe_load((DECLARED / "tiny" / "shop.yaml").read_text())
+    first = declared["sources"].pop("shop")
+    names = ("orders", "catalogue", "stock")
+    declared["sources"] = {name: first | {"connection": name} for name in names}
+    for number, table in enumerate(declared["tables"].values()):
+        table["source"] = names[number % 3]
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "shop.yaml").write_text(yaml.safe_dump(declared))
+    environment = {
+        "FRESHRANK_SHOPS": str(tmp_path),
+        "FRESHRANK_LAKE": "lake",
+        "FRESHRANK_LEDGER_URL": "sqlite://",
+        "FRESHRANK_MLFLOW_URI": "http://127.0.0.1:5000",
+        "FRESHRANK_CONNECTIONS__STOCK": "sqlite:///stock.db",
+        "AIRFLOW_CONN_FRESHRANK_ORDERS": "postgresql://u:p@db:5432/orders",
+        "AIRFLOW_CONN_FRESHRANK_CATALOGUE": "mysql://u:p@db:3306/pim",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    settings = settings_for("tiny")
+    assert {name: settings.connection(name) for name in names} == {
+        "orders": "postgresql+psycopg://u:p@db:5432/orders",
+        "catalogue": "mysql+pymysql://u:p@db:3306/pim",
+        "stock": "sqlite:///stock.db",
+    }

@@ -14,8 +14,8 @@ def update(dags):
     return dags["ranker_update"]
 
 
-def test_both_graphs_import(dags):
-    assert set(dags) == {"ranker_update", "ranker_publish"}
+def test_the_graphs_import(dags):
+    assert set(dags) == {"ranker_update", "ranker_publish", "ranker_maintain"}
 
 
 @pytest.mark.parametrize("path", sorted((PROJECT / "dags").glob("*.py")), ids=lambda p: p.name)
@@ -60,7 +60,8 @@ def test_the_trigger_form_asks_for_the_interval(update):
 
 
 def test_every_task_knows_which_errors_a_retry_can_help(update, dags):
-    for task in [*update.tasks, *dags["ranker_publish"].tasks]:
+    others = (dags["ranker_publish"], dags["ranker_maintain"])
+    for task in [*update.tasks, *(task for dag in others for task in dag.tasks)]:
         assert task.retries == 3
         assert task.retry_policy is not None
 
@@ -71,13 +72,24 @@ def test_publishing_follows_the_decision(update, dags):
         assert {outlet.uri for outlet in update.get_task(name).outlets} == published
 
 
-def test_parsing_imports_nothing_heavy():
+def test_maintenance_comes_before_its_proof_and_beside_no_model(dags):
+    graph = dags["ranker_maintain"]
+    assert graph.get_task("maintain").downstream_task_ids == {"verify"}
+    assert graph.get_task("maintain").pool == "ranker"
+    assert graph.max_active_runs == 1
+    assert graph.catchup is False
+    assert type(graph.timetable).__name__ == "CronTriggerTimetable", "none at once after `make up`"
+    assert "shop" in graph.params
+
+
+@pytest.mark.parametrize("name", ["ranker_update", "ranker_maintain"])
+def test_parsing_imports_nothing_heavy(name):
     import subprocess
     import sys
 
     script = (
         "import sys, runpy; sys.path[:0] = ['.', 'plugins'];"
-        "runpy.run_path('dags/ranker_update.py');"
+        f"runpy.run_path('dags/{name}.py');"
         "heavy = {'mlflow', 'lightgbm', 'great_expectations', 'duckdb', 'matplotlib', 'ibis'};"
         "print(sorted(heavy & set(sys.modules)))"
     )

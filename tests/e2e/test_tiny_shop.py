@@ -5,11 +5,17 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
+import mlflow
 import pytest
 import sqlalchemy as sa
+from typer.testing import CliRunner
 
-from pipelines import extract, loop, status
+from pipelines import __main__ as command_line
+from pipelines import extract, loop, maintain, status
+from pipelines.evaluate.tracking import KIND_TAG
+from pipelines.maintain.upkeep import tables
 from pipelines.shared.declaration import load_shop
+from pipelines.shared.installation import Installation
 from pipelines.shared.intervals import Interval
 from pipelines.shared.run import Run
 from pipelines.shared.settings import Settings
@@ -48,9 +54,14 @@ def tiny(running, tmp_path_factory):
 @pytest.fixture(scope="module")
 def replayed(tiny):
     whole = Interval(tiny_shop.FIRST, tiny_shop.FIRST + timedelta(weeks=SIZE.weeks))
-    said = []
+    said, grown = [], []
     for run in loop.runs(tiny, "tiny", whole, as_one=False):
-        loop.run_interval(run, lambda stage, line: said.append((stage, line)))
+        loop.run_interval(
+            run,
+            lambda stage, line: said.append((stage, line)),
+            lambda done, wanted: grown.append((done, wanted)),
+        )
+    assert (1, 100) in grown  # the first model's first of a hundred trees
     return run, said
 
 
@@ -79,11 +90,29 @@ def test_personal_columns_are_nowhere_in_the_lake(replayed):
             assert b"@example.org" not in path.read_bytes(), path
 
 
+def test_maintenance_knows_every_table_and_finds_the_lake_whole(replayed, tiny):
+    run, _ = replayed
+    loop.publish(run)
+    opened = Installation.of(tiny, "tiny")
+    root = run.lake.local_root
+    there = {str(path.parent.relative_to(root)) for path in root.rglob("_delta_log")}
+    assert there <= set(tables(opened))
+    before = maintain.verify(opened)
+    assert before.faults == ()
+    assert before.checked == SIZE.weeks * (2 * len(run.shop.tables) + 1)
+    models = sorted((root / "models").rglob("*.txt"))
+    maintain.run(opened)
+    assert maintain.verify(opened) == before
+    assert sorted((root / "models").rglob("*.txt")) == models
+
+
 def test_its_lists_are_published_with_its_own_ids(replayed):
     run, _ = replayed
     published = loop.publish(run)
     assert published
-    engine = sa.create_engine(run.source_url, poolclass=sa.NullPool)
+    engine = sa.create_engine(
+        run.settings.connection(run.shop.source.connection), poolclass=sa.NullPool
+    )
     with engine.connect() as connection:
         rows = connection.execute(
             sa.text("select shopper_id, rank, item_id from web.freshrank_search")
@@ -93,11 +122,29 @@ def test_its_lists_are_published_with_its_own_ids(replayed):
     assert all(row.item_id.startswith("sku/") for row in rows)
 
 
+def test_settings_are_searched_for_from_the_command_line(replayed, tiny, monkeypatch):
+    run, _ = replayed
+    decided = run.ledger.decisions()
+    monkeypatch.setattr(command_line, "_installation", lambda shop: (tiny, "tiny"))
+    asked = ["tune", "--trials", "2", "--intervals", "2"]
+    span = ["--start", f"{run.interval.start:%F}", "--end", f"{run.interval.end:%F}"]
+    outcome = CliRunner().invoke(command_line.app, asked + span)
+    assert outcome.exit_code == 0, outcome.output
+    assert "as declared" in outcome.output
+    client = mlflow.MlflowClient(tiny.mlflow_uri)
+    experiment = client.get_experiment_by_name("tiny/search")
+    tuned = client.search_runs([experiment.experiment_id], f"tags.`{KIND_TAG}` = 'tuning'")
+    assert sum("mlflow.parentRunId" in run.data.tags for run in tuned) == 2
+    assert run.ledger.decisions() == decided
+
+
 def test_an_interval_without_changes_succeeds_and_says_so(replayed, tiny):
     run, _ = replayed
     champion = run.ledger.champion()
     empty = Interval(run.interval.end, run.interval.end + timedelta(weeks=1))
-    with sa.create_engine(run.source_url, poolclass=sa.NullPool).begin() as connection:
+    with sa.create_engine(
+        run.settings.connection(run.shop.source.connection), poolclass=sa.NullPool
+    ).begin() as connection:
         connection.exec_driver_sql(f"alter database tiny set freshrank.clock = '{empty.end:%F}'")
     decided = loop.run_interval(Run.of(tiny, "tiny", empty), lambda stage, line: None)
     assert decided["outcome"] == "reject"

@@ -64,6 +64,9 @@ def watch(server: postgres.PostgresServer, database: str) -> Callable[[datetime]
 
     def install(at: datetime) -> None:
         with server.connect(database) as connection:
+            # No interval has ended in a shop that is half there.
+            clock = "SELECT current_setting('freshrank.clock')::timestamptz"
+            assert rows_of(connection, clock) == [(OPENING,)]
             connection.execute(CAPTURE)
             for table in WATCHED:
                 connection.execute(WATCH.format(t=table), [at])

@@ -17,6 +17,8 @@ from pipelines.shared.columns import COMMITTED_AT, OP, POSITION, REASONS
 from pipelines.shared.run import Run
 from tests.validate.partitions import WEEK, extract, partition, real, real_lines, stored
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def year() -> pa.Table:
