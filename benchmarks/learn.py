@@ -90,6 +90,7 @@ def main(
 
 def _built(home: Path, log: learn_years.Log, weeks: int, share: float, threads: int) -> Weeks:
     """The features of a year; weeks on record stand."""
+    home.mkdir(parents=True, exist_ok=True)
     shelf = Shelf.at(home, SHOP, threads=threads)
     known = {each.interval for each in _manifests(shelf)}
     missing = [week for week in range(weeks) if shelf.run(week).interval not in known]
