@@ -253,6 +253,8 @@ def maintain_command(shop: ShopName = None, as_json: AsJson = False) -> None:
         return
     for line in kept.expired:
         typer.echo(f"expired {line}")
+    for table, changes in kept.pruned.items():
+        typer.echo(f"pruned {changes:,} captured changes of {table} in the shop's database")
     typer.echo(
         f"{kept.shop}: {len(kept.expired)} expired, {kept.merged} files of {kept.compacted} "
         f"partitions merged, {kept.vacuumed} files deleted"

@@ -35,6 +35,10 @@ class Mode:
     that cannot be told cheaply."""
     pending_bytes: Callable[[str, Shop, Mapping[str, Position]], dict[str, int]] | None = None
     """How many bytes of the server's log lie behind each table's position; None without a log."""
+    prune: Callable[[str, Shop, Mapping[str, Position]], dict[str, int]] | None = None
+    """Given the positions before which no interval is extracted again, let go of the changes that
+    lie before them and that a later one of the same row has overtaken. Table → how many; None
+    where changes are not kept in the shop's tables."""
     columns: Callable[[str, Shop], dict[str, dict[str, SourceColumn]]] = field(kw_only=True)
     """The columns that each table has."""
     unfit: Callable[[str, SourceColumn], str] = field(default=drift.unfit_in_postgres, kw_only=True)
@@ -71,7 +75,8 @@ def mode(url: str, shop: Shop) -> Mode:
 
     return Mode(
         triggers.source, triggers.install, triggers.remove, triggers.check,
-        pending=triggers.pending, columns=triggers.tables_of, unfit=triggers.unfit(url),
+        pending=triggers.pending, prune=triggers.prune,
+        columns=triggers.tables_of, unfit=triggers.unfit(url),
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import psycopg
 import pyarrow as pa
 
-from pipelines.extract.capture_sql import CLOCK, Capture
+from pipelines.extract.capture_sql import CLOCK, Capture, schema_name
 from pipelines.extract.drift import drift
 from pipelines.extract.postgres import connect
 from pipelines.extract.pseudonyms import key_for, pseudonymise
@@ -146,6 +146,45 @@ def pending(url: str, shop: Shop, positions: Mapping[str, Position]) -> dict[str
                 f"SELECT count(*) FROM ({query}) AS due", bound
             ).fetchone()
     return found
+
+
+def prune(url: str, shop: Shop, positions: Mapping[str, Position]) -> dict[str, int]:
+    """Let go of taken changes that a later one of the same row has overtaken; see `Mode.prune`.
+
+    The last change of each row that is there stays: by it capture catches up after it was off.
+    """
+    found = {}
+    with connect(url) as connection:
+        for table, position in positions.items():
+            capture = Capture(shop, table)
+            (log,) = connection.execute(_LOG.format(schema=capture.schema), [table]).fetchone()
+            if position["log"] != log:
+                continue
+            bound = {"end": utc(position["end"]), "seen": position["snapshot"]}
+            found[table] = connection.execute(_overtaken(capture), bound).rowcount
+        if positions.keys() >= shop.tables.keys():
+            schema = schema_name(shop)
+            end = min(utc(each["end"]) for each in positions.values())
+            connection.execute(f'DELETE FROM "{schema}".transactions WHERE last_at < %s', [end])
+            connection.execute(f'DELETE FROM "{schema}".marks WHERE before < %s', [end])
+    return found
+
+
+def _overtaken(capture: Capture) -> str:
+    taken = "committed_at < %(end)s AND pg_visible_in_snapshot(transaction, %(seen)s::pg_snapshot)"
+    if capture.stamped:
+        divided = _DIVIDED.format(schema=capture.schema, end="%(end)s")
+        taken += f" AND NOT transaction = {divided}"
+    return f"""
+        DELETE FROM {capture.changes} WHERE ctid IN (
+            SELECT place FROM (
+                SELECT ctid AS place, op, taken,
+                       row_number() OVER (PARTITION BY {capture.keys} ORDER BY seq DESC) AS age,
+                       bool_and(taken) OVER (PARTITION BY {capture.keys}) AS all_taken
+                FROM (SELECT ctid, seq, op, {capture.keys}, {taken} AS taken
+                      FROM {capture.changes}) AS c
+            ) AS k
+            WHERE taken AND (age > 1 OR op = 'delete' AND all_taken))"""
 
 
 def _mark(url: str, schema: str, before: datetime) -> str:

@@ -23,9 +23,12 @@ from pipelines.extract.trigger_table import EPOCH, LogTable, housekeeping, micro
 from pipelines.shared.columns import CHANGE_COLUMNS, COMMITTED_AT, POSITION
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import CaptureMissing, SchemaDrift
+from pipelines.shared.intervals import utc
 from pipelines.shared.settings import Settings
 
 AGAIN = "run `python -m pipelines capture install`"
+PRUNED_AT_ONCE = 1_000
+"""Changes that one transaction deletes, so that the shop's writers never wait long."""
 _EVER = 1 << 62
 
 
@@ -64,6 +67,9 @@ class Session(Protocol):
 
     def begin(self) -> None:
         """From here on, see one state of the database."""
+
+    def forget(self, shop: Shop, before: datetime) -> None:
+        """Let go of what is kept about transactions that ended before a time."""
 
 
 Opened = Callable[[str], AbstractContextManager[Session]]
@@ -165,6 +171,25 @@ def pending(
                 f"SELECT count(*) FROM ({log.due(_EVER, after, None, [])}) AS d"
             )
             found[table] = int(count)
+    return found
+
+
+def prune(
+    url: str, shop: Shop, positions: Mapping[str, Position], opened: Opened
+) -> dict[str, int]:
+    """Let go of taken changes that a later one of the same row has overtaken; see `Mode.prune`."""
+    found = {}
+    with opened(url) as session:
+        for table, position in positions.items():
+            log = session.log(shop, table)
+            known = _known(position, _log_of(session, log), table)
+            places = [] if known is None else session.rows(log.overtaken(known))
+            for start in range(0, len(places), PRUNED_AT_ONCE):
+                some = places[start : start + PRUNED_AT_ONCE]
+                session.rows(log.without([place for (place,) in some]))
+            found[table] = len(places)
+        if positions.keys() >= shop.tables.keys():
+            session.forget(shop, min(utc(each["end"]) for each in positions.values()))
     return found
 
 

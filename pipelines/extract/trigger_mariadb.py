@@ -58,7 +58,8 @@ _RIGHTS = (
     "to install, it needs CREATE, ALTER, DROP, TRIGGER, SELECT, INSERT, UPDATE, DELETE and LOCK "
     "TABLES on the database and, where the server writes a binlog, `SET GLOBAL "
     "log_bin_trust_function_creators = 1`; to extract, SELECT and TRIGGER on the database (MySQL: "
-    "also UPDATE on its table freshrank_<shop>_gates); both need PROCESS"
+    "also UPDATE on its table freshrank_<shop>_gates); both need PROCESS; to let go of what was "
+    "extracted (`retention.captured_days`), also DELETE on its tables freshrank_<shop>_*"
 )
 _NEEDS_LOCK = {1205, 3572}
 _HOUSEKEEPING = {
@@ -340,6 +341,10 @@ class MariadbSession:
         self.rows("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         self.rows("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
 
+    def forget(self, shop: Shop, before: datetime) -> None:
+        """The spans before a time."""
+        self.rows(f"DELETE FROM {housekeeping(shop, 'spans')} WHERE at < {microseconds(before):d}")
+
     def _free(self, gates: str, slot: int) -> bool:
         try:
             return bool(
@@ -376,6 +381,14 @@ def opened(url: str) -> Iterator[MariadbSession]:
     """
     with binlog_server.connect(url, capture="trigger", rights=_RIGHTS) as connection:
         yield MariadbSession(connection)
+
+
+@contextmanager
+def writing(url: str) -> Iterator[MariadbSession]:
+    """The same; what it deletes locks the deleted rows and no gap where others insert."""
+    with opened(url) as session:
+        session.rows("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        yield session
 
 
 def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:

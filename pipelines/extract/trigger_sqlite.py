@@ -283,6 +283,9 @@ class SqliteSession:
         self.rows("BEGIN")
         self.rows("SELECT count(*) FROM sqlite_master")
 
+    def forget(self, shop: Shop, before: datetime) -> None:
+        """Nothing is kept about transactions."""
+
     def _tables(self) -> set[str]:
         return {name for (name,) in self.rows("SELECT name FROM sqlite_master WHERE type='table'")}
 
@@ -336,6 +339,13 @@ def opened(url: str, *, write: bool = False) -> Iterator[SqliteSession]:
             f"the shop's database {path} does not answer ({error}); mend the connection, or wait "
             "until its writer is done, then run again"
         ) from error
+
+
+@contextmanager
+def writing(url: str) -> Iterator[SqliteSession]:
+    """The same, for writing too."""
+    with opened(url, write=True) as session:
+        yield session
 
 
 def definition(log: SqliteTable) -> str:

@@ -184,6 +184,32 @@ class LogTable(LogNames, ABC):
             for piece in pieces
         )
 
+    def overtaken(self, position: Position) -> str:
+        """Places of the changes taken at a position that nothing needs any more.
+
+        The last change of each row that is there stays: by it capture catches up after it was off.
+        """
+        keys = ", ".join(map(quoted, self.declared.key))
+        end, high = microseconds(utc(position["end"])), position["high"]
+        taken = (
+            f"{COMMITTED_AT} < {end:d} AND {POSITION} <= {high:d} "
+            f"AND NOT ({_ranges(position['open'])})"
+        )
+        if position["held"]:
+            taken += f" AND {TRANSACTION} NOT IN ({_listed(position['held'])})"
+        return (
+            f"SELECT {POSITION} FROM (SELECT {POSITION}, {OP}, taken, "
+            f"row_number() OVER (PARTITION BY {keys} ORDER BY {POSITION} DESC) AS age, "
+            f"min(taken) OVER (PARTITION BY {keys}) AS all_taken "
+            f"FROM (SELECT {POSITION}, {OP}, {keys}, CASE WHEN {taken} THEN 1 ELSE 0 END AS taken "
+            f"FROM {self.changes}) AS c) AS k "
+            f"WHERE taken = 1 AND (age > 1 OR ({OP} = '{DELETE}' AND all_taken = 1))"
+        )
+
+    def without(self, places: list[int]) -> str:
+        """Let go of some changes."""
+        return f"DELETE FROM {self.changes} WHERE {POSITION} IN ({_listed(places)})"
+
     def gaps(self, low: int) -> str:
         """Numbers above `low` that are missing, as ranges with both ends."""
         return (

@@ -57,6 +57,15 @@ def pending(url: str, shop: Shop, positions: Mapping[str, Position]) -> dict[str
     return trigger.pending(url, shop, positions)
 
 
+def prune(url: str, shop: Shop, positions: Mapping[str, Position]) -> dict[str, int]:
+    """See `Mode.prune`."""
+    if database := _log_database(url):
+        return trigger_log.prune(url, shop, positions, database.writing)
+    from pipelines.extract import trigger
+
+    return trigger.prune(url, shop, positions)
+
+
 def tables_of(url: str, shop: Shop) -> dict[str, dict[str, SourceColumn]]:
     """The columns of every table of a source."""
     kind = _kind(url)

@@ -38,6 +38,8 @@ class Kept:
     """Files merged."""
     vacuumed: int
     """Files deleted, because no version of the last week needs them."""
+    pruned: dict[str, int]
+    """Table → captured changes deleted from the shop's own database."""
 
     def as_dict(self) -> dict[str, Any]:
         """As plain JSON-able values."""
@@ -55,7 +57,9 @@ def tables(installation: Installation) -> list[str]:
 
 
 def run(installation: Installation, track: Track = iter) -> Kept:
-    """Expire, compact and vacuum every table of a shop. A rerun finds nothing left to do.
+    """Expire, compact and vacuum every table of a shop, and prune what triggers captured.
+
+    A rerun finds nothing left to do.
 
     Args:
         track: wraps the tables as they are worked on, to show progress.
@@ -63,6 +67,7 @@ def run(installation: Installation, track: Track = iter) -> Kept:
     Raises:
         CorruptPartition: a table's log is damaged.
         LedgerUnavailable: the ledger does not answer.
+        CaptureMissing, SourceUnavailable: see `extract.prune`; the lake is done by then.
     """
     expired = tuple(_expire(installation))
     compacted = merged = vacuumed = 0
@@ -72,7 +77,23 @@ def run(installation: Installation, track: Track = iter) -> Kept:
                 merged += installation.lake.compact(table, key)
             compacted += 1
         vacuumed += installation.lake.vacuum(table)
-    return Kept(installation.shop.shop, expired, compacted, merged, vacuumed)
+    pruned = _prune(installation)
+    return Kept(installation.shop.shop, expired, compacted, merged, vacuumed, pruned)
+
+
+def _prune(installation: Installation) -> dict[str, int]:
+    days, newest = installation.shop.retention.captured_days, _newest(installation)
+    if days is None or newest is None:
+        return {}
+    from pipelines import extract
+
+    return extract.prune(installation, newest - timedelta(days=days))
+
+
+def _newest(installation: Installation) -> datetime | None:
+    """The end of the newest extracted interval."""
+    extracted = installation.ledger.manifests("extract")
+    return max((each.interval.end for each in extracted), default=None)
 
 
 def _lock(installation: Installation, table: str) -> AbstractContextManager[Any]:
@@ -83,10 +104,8 @@ def _lock(installation: Installation, table: str) -> AbstractContextManager[Any]
 
 def _expire(installation: Installation) -> Iterator[str]:
     retention = installation.shop.retention
-    extracted = installation.ledger.manifests("extract")
-    if not extracted:
+    if (newest := _newest(installation)) is None:
         return
-    newest = max(each.interval.end for each in extracted)
     for part, days in (
         ("changes", retention.changes_days),
         ("quarantine", retention.quarantine_days),

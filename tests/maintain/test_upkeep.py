@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
+from pipelines import extract as extraction
 from pipelines import maintain, validate
 from pipelines.extract import rows_at
 from pipelines.extract.stage import extract
@@ -147,6 +148,22 @@ def test_changes_that_were_never_validated_stay(original: Installation, tmp_path
     standing = stocked.ledger.manifest("extract", TABLE, LATER)
     assert standing is not None
     assert EXPIRED not in standing.details
+
+
+def test_the_shops_database_forgets_what_the_retention_says(
+    original: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def prune(_: Installation, before: datetime) -> dict[str, int]:
+        asked.append(before)
+        return {TABLE: 3}
+
+    monkeypatch.setattr(extraction, "prune", prune)
+    assert maintain.run(copied(original, tmp_path / "kept")).pruned == {}
+    stocked = copied(original, tmp_path / "let go", "\nretention: {captured_days: 14}\n")
+    assert maintain.run(stocked).pruned == {TABLE: 3}
+    assert asked == [WEEKS[1].end]
 
 
 class Killed(Exception):

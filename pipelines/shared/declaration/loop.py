@@ -92,6 +92,9 @@ class Retention(Declared):
     quarantine_days: Annotated[int, Field(ge=1)] | None = None
     docs_days: Annotated[int, Field(ge=1)] | None = None
     """Validation's pages for people."""
+    captured_days: Annotated[int, Field(ge=1)] | None = None
+    """With `capture: trigger`: changes in the shop's own database that were extracted and that a
+    later change of the same row has overtaken. Intervals of before are not extracted again."""
 
     @model_validator(mode="before")
     @classmethod
@@ -100,6 +103,7 @@ class Retention(Declared):
             if isinstance(given, dict) and name in given:
                 raise ValueError(
                     f"{name}: the next runs are computed from {name.removesuffix('_days')}, which "
-                    "therefore never expires; accepted: changes_days, quarantine_days, docs_days"
+                    "therefore never expires; accepted: changes_days, quarantine_days, docs_days, "
+                    "captured_days"
                 )
         return given
