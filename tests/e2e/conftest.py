@@ -1,4 +1,7 @@
-"""One real installation for all end-to-end tests: PostgreSQL, MLflow, Airflow, the bundled shop."""
+"""A real installation: PostgreSQL, MLflow, Airflow, the bundled shop.
+
+For one module at a time: an idle scheduler takes a good part of a core from the tests after it.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ SHARE = 0.1
 UNTIL = datetime(2017, 4, 3, tzinfo=UTC)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The services, with a tenth of the bundled shop's households."""
     home = tmp_path_factory.mktemp("home")
@@ -30,13 +33,13 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def settings(running: Stack) -> Settings:
     """The settings that the installation's tasks have."""
     return running.settings
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def api(running: Stack) -> Callable[..., Any]:
     """Ask Airflow's REST API: `api(path)` reads, `api(path, body)` posts."""
 
@@ -51,7 +54,7 @@ def api(running: Stack) -> Callable[..., Any]:
     return ask
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def wait_for_runs(api: Callable[..., Any]) -> Callable[..., list[dict[str, Any]]]:
     """Wait until so many runs of a kind have ended; returns them by interval."""
 

@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from typer.testing import CliRunner
 
+from local import stack
 from pipelines import __main__ as command_line
 from pipelines import extract, loop, maintain, status
 from pipelines.evaluate.tracking import KIND_TAG
@@ -28,10 +29,16 @@ SIZE = tiny_shop.Size(weeks=5)
 
 
 @pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    """PostgreSQL and MLflow; the loop is run without Airflow here."""
+    with stack(tmp_path_factory.mktemp("home"), components=()) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
 def tiny(running, tmp_path_factory):
     """The tiny shop in a database of its own, and its settings."""
     with running.postgres.connect("postgres") as connection:
-        connection.execute("drop database if exists tiny")
         connection.execute("create database tiny")
     url = running.postgres.url("tiny")
     folder = tmp_path_factory.mktemp("tiny")
