@@ -60,7 +60,7 @@ def connect(url: str, capture: str = "trigger", oldest: int = OLDEST) -> Iterato
         raise CaptureMissing(
             f"the account of {where} lacks a right ({error.diag.message_primary}); install "
             "capture as the tables' owner and grant the account USAGE on the capture schema "
-            "and SELECT on its tables"
+            "and SELECT on its tables (DELETE, too, for `retention.captured_days`)"
         ) from error
     except psycopg.OperationalError as error:
         raise SourceUnavailable(
