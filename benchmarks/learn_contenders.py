@@ -181,7 +181,9 @@ def _policy(weeks: Weeks, state: State, week: int) -> str:
     known = trees.count(parent)
     situation = Situation(
         learning, gate, None, known, len(parent) / 1e6, 0.0, 1,
-        drift.behind(health, state.healths), new.groups, window, every, state.spent,
+        drift.behind(health, state.healths),
+        drift.since_alarm([*state.healths, health], learning.drift_alarm),
+        new.groups, window, every, state.spent,
         state.since_compaction,
     )  # fmt: skip
     chosen = policy.choose(situation)

@@ -22,6 +22,10 @@ MEMORY: Final = 8
 """The past is the last so many runs."""
 LEAST: Final = 3
 """Fewer runs tell nothing about what is usual."""
+RECOVERY: Final = 4
+"""Runs after an alarm in which the new is learned faster than usual."""
+_NORMAL: Final = 1.4826
+"""Standard deviations in a median absolute deviation, where errors are normal."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,10 @@ def measure(examples: Examples, scores: npt.NDArray[np.float64]) -> Health:
 def behind(now: Health, past: Sequence[Health]) -> float | None:
     """By how many standard errors the model fell behind what it used to reach.
 
-    The past is what champions reached in the last runs, each on what was new to it then; its own
-    spread, from holidays and the like, counts as error too.
+    The past is what champions reached in the last runs, each on what was new to it then: their
+    median, so that the first bad runs after a change do not pass for what is usual. Its own spread,
+    from holidays and the like, counts as error too, by the median absolute deviation
+    (Rousseeuw and Croux, 1993).
 
     Returns:
         A number, positive where the model fell; None while the past is too short to tell.
@@ -89,5 +95,23 @@ def behind(now: Health, past: Sequence[Health]) -> float | None:
     if len(past) < LEAST:
         return None
     values = np.array([each.ndcg_at_10 for each in past[-MEMORY:]])
-    spread = math.hypot(now.error, float(values.std(ddof=1)))
-    return float((values.mean() - now.ndcg_at_10) / max(spread, 1e-9))
+    usual = float(np.median(values))
+    deviation = _NORMAL * float(np.median(np.abs(values - usual)))
+    return (usual - now.ndcg_at_10) / max(math.hypot(now.error, deviation), 1e-9)
+
+
+def since_alarm(healths: Sequence[Health], alarm: float) -> int | None:
+    """How many runs ago a champion last fell behind by more than `alarm` errors.
+
+    Args:
+        healths: of all runs, the newest last.
+
+    Returns:
+        0 where the newest did; None where none of the last `RECOVERY` runs and the newest did.
+    """
+    for age in range(min(RECOVERY + 1, len(healths))):
+        place = len(healths) - 1 - age
+        fell = behind(healths[place], healths[:place])
+        if fell is not None and fell > alarm:
+            return age
+    return None

@@ -45,6 +45,8 @@ class Situation:
     """Intervals that the new groups cover."""
     behind: float | None
     """See `drift.behind`."""
+    since_alarm: int | None
+    """See `drift.since_alarm`; the run at hand counts."""
     new_groups: int
     window_groups: int
     """Groups that a compaction would learn from."""
@@ -77,12 +79,26 @@ def choose(at: Situation) -> Plan:
     usual = mainstay(at.learning)
     if why := over_budget(at):
         return Plan(("compact",), (f"compact instead of {usual}, because {why}",), forced=True)
-    if at.behind is not None and at.behind > at.learning.drift_alarm:
-        said = f"adapt beside {usual}: the champion is {at.behind:.1f} errors behind its past"
-        return Plan((usual, "adapt"), (said,))
+    if at.since_alarm is not None and (changed := _after_a_change(at, usual)):
+        return changed
     if at.since_compaction >= LEAST_BETWEEN and credit(at) >= 0:
         return Plan(("compact",), ("compact: what earlier ones cost has been saved since",))
     return Plan((usual,))
+
+
+def _after_a_change(at: Situation, usual: str) -> Plan | None:
+    """At an alarm, and in the runs after it, the new is learned faster.
+
+    Moving leaves heeds no monotone constraint: a shop that declares one gets a new model instead.
+    """
+    if at.since_alarm == 0:
+        fell = f"the champion is {at.behind or 0:.1f} errors behind its past"
+        if at.learning.monotone:
+            return Plan(("compact",), (f"compact: {fell}",))
+        return Plan((usual, "adapt"), (f"adapt beside {usual}: {fell}",))
+    if at.learning.monotone:
+        return None
+    return Plan(("adapt",), (f"adapt: the champion fell far behind {at.since_alarm} runs ago",))
 
 
 def credit(at: Situation) -> float:

@@ -143,12 +143,14 @@ def _situation(data: Data, parent: Parent) -> tuple[Health | None, Situation]:
     """How the parent fares on the new groups, and all that the policy asks."""
     mismatch = plan.mismatch(parent, data.catalogue, data.codes)
     past = plan.history(data.run)
-    health, behind, score_ms = None, None, 0.0
+    health, behind, since_alarm, score_ms = None, None, None, 0.0
     if mismatch is None:
         text = parent.path.read_text(encoding="utf-8")
         scores = boosting.scores(text, data.new.features, data.run.settings.threads)
         health = drift.measure(data.new, scores)
         behind = drift.behind(health, past.healths)
+        alarm = data.run.shop.learning.drift_alarm
+        since_alarm = drift.since_alarm([*past.healths, health], alarm)
         score_ms = booster.score_ms(text, data.new.features)
     return health, Situation(
         learning=data.run.shop.learning,
@@ -159,6 +161,7 @@ def _situation(data: Data, parent: Parent) -> tuple[Health | None, Situation]:
         score_ms=score_ms,
         span=data.span,
         behind=behind,
+        since_alarm=since_alarm,
         new_groups=data.new.groups,
         window_groups=data.window.groups,
         all_groups=plan.all_groups(data.steps),

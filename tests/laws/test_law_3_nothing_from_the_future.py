@@ -138,15 +138,20 @@ def test_the_same_plant_before_the_start_does_show(weeks: Weeks) -> None:
     assert not after.equals(weeks.before)
 
 
-def _gain_over_chance(rows: pa.Table, names: list[str], shuffled: bool) -> float:
-    """How far above chance a model ranks the last week, learned on the weeks before it."""
-    draw = np.random.default_rng(17)
+def _gain_over_chance(rows: pa.Table, names: list[str], shuffled: int | None = None) -> float:
+    """How far above chance a model ranks the last week, learned on the weeks before it.
+
+    Args:
+        shuffled: seed of a permutation of the labels within each group; None for the labels as
+            they are.
+    """
     table = rows.to_pandas()
     table["week"] = table[columns.INTERVAL].rank(method="dense")
     taught, asked = (table[table.week < table.week.max()], table[table.week == table.week.max()])
     labels = taught[columns.LABEL].to_numpy()
     sizes = taught.groupby(columns.GROUP, sort=False).size().to_numpy()
-    if shuffled:
+    if shuffled is not None:
+        draw = np.random.default_rng(shuffled)
         ends = np.cumsum(sizes)
         parts = np.split(labels, ends[:-1])
         labels = np.concatenate([draw.permutation(part) for part in parts])
@@ -175,5 +180,8 @@ def test_from_shuffled_labels_nothing_is_learned(tmp_path: Path) -> None:
         [(name, "ascending") for name in (columns.INTERVAL, columns.GROUP, columns.ITEM)]
     )
     rows = rows.filter(pc.greater(rows[columns.INTERVAL], "2017-01-09"))
-    assert _gain_over_chance(rows, names, shuffled=False) > 0.2
-    assert abs(_gain_over_chance(rows, names, shuffled=True)) < 0.06
+    assert _gain_over_chance(rows, names) > 0.2
+    # One draw's trees lie 0.03 from the next one's, mostly below chance: where few rows lie, most
+    # leaves saw no positive label.
+    gains = [_gain_over_chance(rows, names, shuffled=seed) for seed in range(17, 21)]
+    assert np.mean(gains) < 0.03

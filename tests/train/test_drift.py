@@ -48,7 +48,7 @@ def test_a_fall_counts_in_errors_and_only_beside_a_past() -> None:
     past = [Health(value, 0.01, 300) for value in (0.40, 0.42, 0.41, 0.39)]
     assert drift.behind(Health(0.30, 0.01, 300), past[:2]) is None
     fell = drift.behind(Health(0.30, 0.01, 300), past)
-    spread = np.hypot(0.01, np.std([0.40, 0.42, 0.41, 0.39], ddof=1))
+    spread = np.hypot(0.01, 1.4826 * 0.01)
     assert fell == pytest.approx((0.405 - 0.30) / spread)
     rose = drift.behind(Health(0.45, 0.01, 300), past)
     assert rose is not None
@@ -60,3 +60,16 @@ def test_only_the_last_runs_are_the_past() -> None:
     recent = [Health(value, 0.01, 300) for value in (0.40, 0.42) * 4]
     found = drift.behind(Health(0.41, 0.01, 300), old + recent)
     assert found == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_change_is_an_alarm_until_what_is_usual_has_changed_or_it_is_made_good() -> None:
+    """Levels as a permuted year had them: usual, fallen, half recovered, recovered."""
+    usual = [Health(value, 0.02, 400) for value in (0.54, 0.55, 0.55, 0.52, 0.56, 0.53)]
+    fallen, half, well = (Health(value, 0.02, 400) for value in (0.11, 0.29, 0.56))
+    assert drift.since_alarm(usual, 4.0) is None
+    assert drift.since_alarm([*usual, fallen], 4.0) == 0
+    assert drift.since_alarm([*usual, fallen, half], 4.0) == 0
+    assert drift.since_alarm([*usual, fallen, half, well], 4.0) == 1
+    assert drift.since_alarm([*usual, fallen, half, *[well] * 4], 4.0) == 4
+    assert drift.since_alarm([*usual, fallen, half, *[well] * 5], 4.0) is None
+    assert drift.since_alarm([*usual, *[fallen] * 12], 4.0) is None

@@ -14,7 +14,7 @@ from pipelines.train.policy import Situation, Spent
 
 USUAL = Situation(
     learning=Learning(), gate=Gate(), mismatch=None, trees=100, megabytes=0.4, score_ms=5.0,
-    span=1, behind=0.5, new_groups=300, window_groups=4_800, all_groups=9_000,
+    span=1, behind=0.5, since_alarm=None, new_groups=300, window_groups=4_800, all_groups=9_000,
     past=(Spent(30_000.0, 400_000.0),) * 3, since_compaction=3,
 )  # fmt: skip
 
@@ -34,17 +34,30 @@ def test_usually_one_challenger_is_trained() -> None:
     ],
 )
 def test_what_cannot_be_continued_is_compacted_alone(changed: dict[str, object], said: str) -> None:
-    chosen = policy.choose(replace(USUAL, behind=50.0, **changed))  # type: ignore[arg-type]
+    chosen = policy.choose(replace(USUAL, behind=50.0, since_alarm=0, **changed))  # type: ignore[arg-type]
     assert chosen.names == ("compact",)
     assert chosen.forced
     assert said in chosen.notes[0]
 
 
 def test_an_abrupt_change_puts_a_rival_beside_the_usual_challenger() -> None:
-    chosen = policy.choose(replace(USUAL, behind=4.5))
+    chosen = policy.choose(replace(USUAL, behind=4.5, since_alarm=0))
     assert chosen.names == ("refit_boost", "adapt")
     assert "4.5 errors behind" in chosen.notes[0]
     assert policy.choose(replace(USUAL, behind=None)).names == ("refit_boost",)
+
+
+def test_the_runs_after_a_change_adapt_also_where_a_compaction_is_paid_for() -> None:
+    chosen = policy.choose(replace(USUAL, since_alarm=2, since_compaction=9))
+    assert chosen == policy.Plan(("adapt",), ("adapt: the champion fell far behind 2 runs ago",))
+
+
+def test_a_change_with_a_monotone_feature_is_a_compaction() -> None:
+    bound = replace(USUAL, learning=Learning(monotone={"price": -1}), behind=4.5)
+    chosen = policy.choose(replace(bound, since_alarm=0))
+    assert chosen.names == ("compact",)
+    assert not chosen.forced
+    assert policy.choose(replace(bound, since_alarm=1)).names == ("replay_boost",)
 
 
 def test_a_compaction_waits_until_the_account_is_level() -> None:
