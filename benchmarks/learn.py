@@ -266,18 +266,20 @@ def _draw(played: Played, stressed: dict[str, Played], changed: int, path: Path)
         rows, 1, figsize=(9, 1 + 3 * rows), layout="constrained", squeeze=False
     )
     above, *below = panels[:, 0]
+    colours = {name: f"C{place}" for place, name in enumerate(CONTENDERS)}
     full = np.array([statistics.mean(each.ndcg) for each in played["full retrain"]])
     for name, weeks in played.items():
         if name == BASELINE:
             continue
         own = np.array([statistics.mean(each.ndcg) for each in weeks])
         smooth = np.convolve(own / full, np.ones(4) / 4, "valid")
-        above.plot([each.week + 1 for each in weeks][3:], smooth, label=name)
+        above.plot([each.week + 1 for each in weeks][3:], smooth, color=colours[name], label=name)
     above.set(xlabel="week", ylabel="of the full retrain (4 weeks' mean)")
     for axes in below:
         for name, weeks in stressed["taste"].items():
             means = [statistics.mean(each.ndcg) for each in weeks]
-            axes.plot([each.week - changed for each in weeks], means, label=name)
+            places = [each.week - changed for each in weeks]
+            axes.plot(places, means, color=colours[name], label=name)
         axes.set(xlabel="weeks from an abrupt change of taste", ylabel="NDCG@10")
     for axes in panels[:, 0]:
         axes.legend(fontsize="small", ncols=3)
