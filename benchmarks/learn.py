@@ -82,7 +82,10 @@ def main(
     if only:
         return
     if not as_json:
-        Console(highlight=False).print(*_tables(played, stressed, changed))
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console.width = 120  # Rich takes a pipe for 80 columns, too few for these.
+        console.print(*_tables(played, stressed, changed))
     if plot is not None:
         _draw(played, stressed, changed, plot)
     print(json.dumps(_summary(played, stressed, changed) | {"share": share, "weeks": weeks}))
@@ -243,6 +246,7 @@ def _tables(played: Played, stressed: dict[str, Played], changed: int) -> Iterat
         )  # fmt: skip
     table.caption = f"frozen is at {frozen.ndcg / full.ndcg:.3f} of the full retrain"
     yield table
+    yield _by_week("the year", played)
     for kind, found in stressed.items():
         table = Table(box=SIMPLE_HEAD, pad_edge=False, title=f"{kind}: NDCG@10 by week")
         table.add_column("contender")
@@ -252,6 +256,22 @@ def _tables(played: Played, stressed: dict[str, Played], changed: int) -> Iterat
         for name, own in found.items():
             table.add_row(name, *(f"{statistics.mean(each.ndcg):.3f}" for each in own))
         yield table
+        yield _by_week(kind, found)
+
+
+def _by_week(kind: str, played: Played) -> Table:
+    """What the policy did, and how far it stood behind the full retrain."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=f"{kind}: the policy by week")
+    for name in ("week", "made by", "errors behind", "of full", "CPU s", "full's CPU s"):
+        table.add_column(name, justify="left" if name == "made by" else "right")
+    for own, full in zip(played["policy"], played["full retrain"], strict=True):
+        part = statistics.mean(own.ndcg) / statistics.mean(full.ndcg)
+        behind = "" if own.behind is None else f"{own.behind:.1f}"
+        table.add_row(
+            str(own.week + 1), own.said or "first", behind, f"{part:.3f}", f"{own.cpu_s:.1f}",
+            f"{full.cpu_s:.1f}",
+        )  # fmt: skip
+    return table
 
 
 def _draw(played: Played, stressed: dict[str, Played], changed: int, path: Path) -> None:

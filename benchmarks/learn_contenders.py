@@ -129,6 +129,8 @@ class State:
     spent: list[Spent] = field(default_factory=list)
     since_compaction: int = 0
     said: str = ""
+    behind: float | None = None
+    """See `drift.behind`; of the week that was learned last."""
 
 
 Learn = Callable[[Weeks, State, int], str | None]
@@ -178,10 +180,11 @@ def _policy(weeks: Weeks, state: State, week: int) -> str:
     health = drift.measure(new, boosting.scores(parent, new.features, weeks.run.settings.threads))
     every = weeks.selection(0, week).groups
     window = weeks.selection(max(0, week - learning.window_intervals), week).groups
+    state.behind = drift.behind(health, state.healths)
     known = trees.count(parent)
     situation = Situation(
         learning, gate, None, known, len(parent) / 1e6, 0.0, 1,
-        drift.behind(health, state.healths),
+        state.behind,
         drift.since_alarm([*state.healths, health], learning.drift_alarm),
         new.groups, window, every, state.spent,
         state.since_compaction,
@@ -224,6 +227,7 @@ class Week:
     trees: int
     score_ms: float
     said: str
+    behind: float | None = None
 
 
 def play(weeks: Weeks, name: str, first: int, last: int, folder: Path) -> Iterator[Week]:
@@ -273,6 +277,7 @@ def _record(
         trees.count(state.model) if state.model else 0,
         booster.score_ms(state.model, weeks.learn(week - 1, week).features) if state.model else 0.0,
         state.said,
+        state.behind,
     )
     _whole(folder / f"{week}.txt", state.model or "")
     plain = {

@@ -9,7 +9,8 @@ a table held at a time, `freshness` which source answers and what waits there.
 from pipelines.extract.freshness import SourceState, freshness
 from pipelines.extract.history import rows_at
 from pipelines.extract.modes import check, install, remove
-from pipelines.extract.stage import Extracted, again, clock, prune, run
+from pipelines.extract.prune import prune
+from pipelines.extract.stage import Extracted, again, clock, run
 
 __all__ = [
     "Extracted",

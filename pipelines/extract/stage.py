@@ -33,7 +33,6 @@ from pipelines.shared.errors import (
     SourceUnavailable,
 )
 from pipelines.shared.hashing import ContentHash
-from pipelines.shared.installation import Installation
 from pipelines.shared.intervals import Interval
 from pipelines.shared.ledger import Ledger, Manifest
 from pipelines.shared.run import Run
@@ -411,37 +410,6 @@ def positions(ledger: Ledger) -> dict[str, Position]:
     """The last position on record of each table that has one."""
     known = ledger.manifests(STAGE)
     return {each.subject: each.position for each in known if each.position}
-
-
-def prune(installation: Installation, before: datetime) -> dict[str, int]:
-    """Let sources that keep changes in the shop's tables delete what nothing needs any more.
-
-    Intervals that ended by a time can be extracted again only as far as nothing was deleted.
-
-    Args:
-        before: end of the newest interval that need not be extracted again.
-
-    Returns:
-        Table → changes deleted.
-
-    Raises:
-        CaptureMissing: the account may not delete.
-        SourceUnavailable: a source does not answer; those before it are done.
-        LedgerUnavailable: the ledger does not answer.
-    """
-    known = installation.ledger.manifests(STAGE)
-    reached = {
-        each.subject: each.position
-        for each in known
-        if each.position and each.interval.end <= before
-    }
-    found: dict[str, int] = {}
-    for part in installation.shop.parts():
-        url = installation.settings.connection(part.source.connection)
-        done = {table: reached[table] for table in part.tables if table in reached}
-        if done and (delete := mode(url, part).prune):
-            found |= delete(url, part, done)
-    return found
 
 
 def _position_before(known: list[Manifest], interval: Interval) -> Position | None:

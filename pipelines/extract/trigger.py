@@ -157,6 +157,8 @@ def prune(url: str, shop: Shop, positions: Mapping[str, Position]) -> dict[str, 
     with connect(url) as connection:
         for table, position in positions.items():
             capture = Capture(shop, table)
+            if fault := capture_fault(connection, capture):
+                raise CaptureMissing(fault)
             (log,) = connection.execute(_LOG.format(schema=capture.schema), [table]).fetchone()
             if position["log"] != log:
                 continue

@@ -181,6 +181,8 @@ def prune(
     found = {}
     with opened(url) as session:
         for table, position in positions.items():
+            if fault := session.fault(shop, table):
+                raise CaptureMissing(fault)
             log = session.log(shop, table)
             known = _known(position, _log_of(session, log), table)
             places = [] if known is None else session.rows(log.overtaken(known))

@@ -16,7 +16,7 @@ from pipelines.extract.source import Position
 from pipelines.extract.trigger_table import LogNames
 from pipelines.extract.triggers import prune
 from pipelines.shared.columns import POSITION
-from pipelines.shared.errors import SourceMovedOn
+from pipelines.shared.errors import CaptureMissing, SourceMovedOn
 from pipelines.shared.installation import Installation
 from pipelines.shared.intervals import Interval
 from tests.contracts.ways import GOODS, SALES, WAYS, Busy, Corner, Fold, Way, news, opened, same
@@ -112,6 +112,8 @@ def test_capture_that_was_off_catches_up_after_it(corner: Corner) -> None:
     own = names(corner).trigger("delete")
     beside = f" ON {GOODS}" if corner.way.server == "postgres" else ""
     corner.write(sa.text(f"DROP TRIGGER {own}{beside}"))
+    with pytest.raises(CaptureMissing, match=r"goods.*capture install"):
+        pruned(corner, goods=position)
     with corner.transaction() as connection:
         corner.erase(connection, "c")
     assert extract.install(corner.url, corner.shop) == [GOODS]

@@ -168,7 +168,10 @@ def _gain_over_chance(rows: pa.Table, names: list[str], shuffled: int | None = N
 
 
 def test_from_shuffled_labels_nothing_is_learned(tmp_path: Path) -> None:
-    """A feature that carried a row's own label, or its place, would tell even so."""
+    """The measure itself rewards nothing but knowledge: no order of rows, no place in a group.
+
+    That no feature carries its row's own label is what the plants above show.
+    """
     log = real_log(6, 0.05)
     shelf = Shelf.at(tmp_path, "completejourney")
     for step in range(6):

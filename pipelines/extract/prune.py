@@ -1,0 +1,41 @@
+"""Letting sources forget: captured changes that were taken long ago and nothing needs any more."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pipelines.extract.modes import as_found, mode
+from pipelines.extract.stage import STAGE, taken
+from pipelines.shared.installation import Installation
+
+
+def prune(installation: Installation, before: datetime) -> dict[str, int]:
+    """Let sources that keep changes in the shop's tables delete what nothing needs any more.
+
+    Intervals that ended by a time can be extracted again only as far as nothing was deleted.
+
+    Args:
+        before: end of the newest interval that need not be extracted again.
+
+    Returns:
+        Table → changes deleted.
+
+    Raises:
+        CaptureMissing: changes are not captured, or the account may not delete.
+        SourceUnavailable: a source does not answer; those before it are done.
+        LedgerUnavailable: the ledger does not answer.
+    """
+    known = installation.ledger.manifests(STAGE)
+    reached = {
+        each.subject: each.position
+        for each in known
+        if each.position and each.interval.end <= before
+    }
+    columns = taken(each for each in known if each.subject in installation.shop.tables)
+    found: dict[str, int] = {}
+    for part in installation.shop.parts():
+        url = installation.settings.connection(part.source.connection)
+        done = {table: reached[table] for table in part.tables if table in reached}
+        if done and (delete := mode(url, part).prune):
+            found |= delete(url, as_found(url, part, columns), done)
+    return found
