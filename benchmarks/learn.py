@@ -40,7 +40,7 @@ Played = dict[str, list[Week]]
 
 
 def main(
-    weeks: Annotated[int, typer.Option(min=16, max=52, help="Weeks of the year.")] = 52,
+    weeks: Annotated[int, typer.Option(min=20, max=52, help="Weeks of the year.")] = 52,
     share: Annotated[float, typer.Option(help="Share of the households.")] = 0.15,
     home: Annotated[
         Path, typer.Option(help="Where data and results are kept: a second call goes on there.")
