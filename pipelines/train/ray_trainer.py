@@ -10,12 +10,10 @@ from __future__ import annotations
 import os
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import numpy.typing as npt
 
 from pipelines.shared import booster, hashing
 from pipelines.shared.errors import SettingsError
@@ -23,20 +21,17 @@ from pipelines.train import boosting
 from pipelines.train.boosting import Say
 from pipelines.train.examples import Examples
 
-_MODEL: Final = "model.txt"
-
 
 @dataclass(frozen=True)
 class OnRay:
     """Ray Train's LightGBM trainer; joins the cluster that RAY_ADDRESS names, or starts one.
 
-    Moving leaves stays on this machine: it is one pass over the new groups, without a search.
+    The shares travel through Ray's object store, so that the workers' machines need no folder in
+    common, only this project and its packages. Moving leaves stays on this machine: it is one pass
+    over the new groups, without a search.
     """
 
     workers: int
-    folder: str | None = None
-    """A folder that every worker reaches, for the shares; default: a temporary one of this
-    machine, enough where all workers run on it."""
 
     def grow(
         self,
@@ -54,9 +49,10 @@ class OnRay:
         """
         if rounds == 0 and parent is not None:
             return parent
-        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            _write(Path(folder), shares(examples, self.workers), parent, params["num_threads"])
-            grown = _train(Path(folder), self.workers, categorical, params, rounds)
+        parts = shares(examples, self.workers)
+        grown = _train(
+            [_share(part, parent, params) for part in parts], categorical, params, rounds
+        )
         say(rounds, rounds)
         return boosting.text(boosting.appended(parent, grown))
 
@@ -91,20 +87,23 @@ def shares(examples: Examples, workers: int) -> list[Examples]:
     return parts
 
 
-def _write(folder: Path, parts: list[Examples], parent: str | None, threads: int) -> None:
-    for number, part in enumerate(parts):
-        known = np.zeros(part.rows)
-        if parent is not None:
-            known = boosting.scores(parent, part.features, threads)
-        rows = part.features
-        for name, values in (("label", part.labels), ("weight", part.weights), ("known", known)):
-            rows = rows.append_column(f"__{name}", pa.array(values))
-        pq.write_table(rows, folder / f"{number}.parquet")
-        np.save(folder / f"{number}.npy", part.sizes)
+@dataclass(frozen=True)
+class Share:
+    """What one worker learns from."""
+
+    examples: Examples
+    known: npt.NDArray[np.float64] | None
+    """n scores of the parent."""
+
+
+def _share(part: Examples, parent: str | None, params: dict[str, Any]) -> Share:
+    if parent is None:
+        return Share(part, None)
+    return Share(part, boosting.scores(parent, part.features, params["num_threads"]))
 
 
 def _train(
-    folder: Path, workers: int, categorical: tuple[str, ...], params: dict[str, Any], rounds: int
+    parts: list[Share], categorical: tuple[str, ...], params: dict[str, Any], rounds: int
 ) -> str:
     try:
         import ray
@@ -120,42 +119,43 @@ def _train(
     if not ray.is_initialized():
         ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
     told = {
-        "folder": str(folder),
+        "shares": [ray.put(part) for part in parts],
         "categorical": list(categorical),
         "params": params,
         "rounds": rounds,
     }
-    trainer = LightGBMTrainer(
-        _work,
-        train_loop_config=told,
-        scaling_config=ScalingConfig(num_workers=workers),
-        run_config=RunConfig(storage_path=str(folder / "ray"), name="train"),
-    )
-    trainer.fit()
-    return (folder / _MODEL).read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = LightGBMTrainer(
+            _work,
+            train_loop_config=told,
+            scaling_config=ScalingConfig(num_workers=len(parts)),
+            run_config=RunConfig(storage_path=folder, name="train"),
+        )
+        return str(trainer.fit().return_value)
 
 
-def _work(told: dict[str, Any]) -> None:
-    """One worker: its share of the groups, the same trees as all others."""
+def _work(told: dict[str, Any]) -> str:
+    """One worker: its share of the groups, the same trees as all others.
+
+    Returns:
+        The model text without the parent.
+    """
+    import ray
     import ray.train
     from ray.train.lightgbm import get_network_params
 
     lgb = booster.lightgbm()
-    rank = ray.train.get_context().get_world_rank()
-    folder = Path(told["folder"])
-    rows = pq.read_table(folder / f"{rank}.parquet")
-    known, weight = (rows[f"__{name}"].to_numpy() for name in ("known", "weight"))
+    share: Share = ray.get(told["shares"][ray.train.get_context().get_world_rank()])
+    examples = share.examples
     params = told["params"] | {"tree_learner": "data", "pre_partition": True}
     # Not binned before the workers know each other: they agree on the bins.
     data = lgb.Dataset(
-        rows.drop_columns(["__label", "__weight", "__known"]).combine_chunks(),
-        rows["__label"].to_numpy(),
-        group=np.load(folder / f"{rank}.npy"),
-        weight=weight if (weight != 1).any() else None,
-        init_score=known if known.any() else None,
+        examples.features,
+        examples.labels,
+        group=examples.sizes,
+        weight=examples.weights if (examples.weights != 1).any() else None,
+        init_score=share.known,
         categorical_feature=told["categorical"],
         params=params,
     )
-    model = lgb.train(params | get_network_params(), data, told["rounds"])
-    if rank == 0:
-        (folder / _MODEL).write_text(boosting.text(model), encoding="utf-8")
+    return boosting.text(lgb.train(params | get_network_params(), data, told["rounds"]))

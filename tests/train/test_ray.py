@@ -46,22 +46,27 @@ def test_groups_are_never_split_and_none_is_lost(shop: Installation) -> None:
 
 
 @pytest.fixture
-def ray_stopped(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A cluster of two nodes with room for one worker each."""
     import ray
+    from ray.cluster_utils import Cluster
 
     # On a busy machine workers start late, and niced ones hardly at all.
     monkeypatch.setenv("RAY_worker_niceness", "0")
     monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
-    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster.add_node(num_cpus=1)
+    ray.init(cluster.address, log_to_driver=False, configure_logging=False)
     yield
     ray.shutdown()
+    cluster.shutdown()
 
 
 @needs_ray
 @pytest.mark.services
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_two_workers_learn_much_the_same_as_one(shop: Installation, ray_stopped: None) -> None:
+def test_two_workers_learn_much_the_same_as_one(shop: Installation, two_nodes: None) -> None:
     declared = shop.any.shop
     local = Rules(CATEGORICAL, declared.learning, declared.gate, threads=1)
     spread = Rules(CATEGORICAL, declared.learning, declared.gate, 1, OnRay(2))
@@ -81,7 +86,7 @@ def test_two_workers_learn_much_the_same_as_one(shop: Installation, ray_stopped:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_stage_trains_on_ray_where_the_shop_says_so(
-    started: Installation, ray_stopped: None
+    started: Installation, two_nodes: None
 ) -> None:
     spread = Installation(started.settings, started.changed | {"trainer": "ray", "workers": 2})
     trained = train.run(spread.run(4))
