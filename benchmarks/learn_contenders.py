@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from pipelines.shared import booster
 from pipelines.shared import columns as c
 from pipelines.shared.intervals import Interval
 from pipelines.shared.run import Run
-from pipelines.train import boosting, drift, groups, policy, replay, rivals, strategies, trees
+from pipelines.train import boosting, drift, groups, plan, policy, replay, rivals, strategies, trees
 from pipelines.train.drift import Health
 from pipelines.train.examples import Examples, joined
 from pipelines.train.groups import Catalogue, Selection
@@ -106,11 +107,14 @@ class Weeks:
         )
 
     def _index(self, first: int, until: int) -> pa.Table:
-        table = f"group_index/{self.run.shop.surface.name}"
-        steps = [self.interval(week) for week in range(first, until)]
-        return self.run.lake.read(table, steps).sort_by(
-            [(c.INTERVAL, "ascending"), (c.GROUP, "ascending")]
-        )
+        keys = [self.interval(week).key for week in range(first, until)]
+        return self._whole_index.filter(pc.field(c.INTERVAL).isin(keys))
+
+    @cached_property
+    def _whole_index(self) -> pa.Table:
+        """Read once: a contender's seconds are those of learning."""
+        found = self.run.lake.read(f"group_index/{self.run.shop.surface.name}")
+        return found.sort_by([(c.INTERVAL, "ascending"), (c.GROUP, "ascending")])
 
     def ndcg(self, model: str | None, held: Held) -> np.ndarray:
         """g values of end-to-end NDCG@10; without a model, of the shopper's own orders."""
@@ -193,7 +197,7 @@ def _policy(weeks: Weeks, state: State, week: int) -> str:
     made = rivals.best(chosen.names, lambda name: _material(weeks, state, week, name))
     state.healths.append(health)
     state.spent.append(policy.spent(chosen.names, situation))
-    state.since_compaction = 0 if made.name == "compact" else state.since_compaction + 1
+    state.since_compaction = 0 if made.name in plan.ANEW else state.since_compaction + 1
     state.said = made.name
     return made.grown.text
 

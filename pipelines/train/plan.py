@@ -17,7 +17,7 @@ from pipelines.train.drift import Health
 from pipelines.train.groups import Catalogue
 from pipelines.train.policy import Spent
 
-ANEW = ("first", "compact", "compact_warm")
+ANEW = ("first", "compact", "blend")
 
 
 @dataclass(frozen=True)

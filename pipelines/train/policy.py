@@ -1,8 +1,9 @@
 """Which challengers to train in a run: by what is allowed, what is due and what it may cost.
 
-One by default. What forces another model (other features, a passed budget) leaves no choice; an
-abrupt change and a due compaction put a rival beside the usual challenger, and the better of the
-two on groups that the gate does not use goes to the gate (`train/stage.py`).
+One by default. What forces another model (other features, a passed budget) leaves no choice, and
+every few runs a new model is averaged with the champion; an abrupt change puts a rival beside the
+usual challenger, and the better of the two on groups that the gate does not use goes to the gate
+(`train/stage.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pipelines.shared.declaration import Gate, Learning
 from pipelines.train import recipe
 
 LEAST_BETWEEN: Final = 4
-"""Runs between two compactions at least."""
+"""Runs from one new model to the next at least."""
 REFIT_WORK: Final = 0.75
 """Moving a tree's leaves, as a part of growing it, as measured."""
 
@@ -81,8 +82,10 @@ def choose(at: Situation) -> Plan:
         return Plan(("compact",), (f"compact instead of {usual}, because {why}",), forced=True)
     if at.since_alarm is not None and (changed := _after_a_change(at, usual)):
         return changed
-    if at.since_compaction >= LEAST_BETWEEN and credit(at) >= 0:
-        return Plan(("compact",), ("compact: what earlier ones cost has been saved since",))
+    if at.since_compaction + 1 >= at.learning.blend_within:
+        return Plan(("blend",), (f"blend: no new model for {at.since_compaction} runs",))
+    if at.since_compaction + 1 >= LEAST_BETWEEN and credit(at) >= _work("blend", at):
+        return Plan(("blend",), ("blend: what it costs has been saved",))
     return Plan((usual,))
 
 
@@ -104,7 +107,8 @@ def _after_a_change(at: Situation, usual: str) -> Plan | None:
 def credit(at: Situation) -> float:
     """What is left in groups times trees: the allowed share of full retrains, less what was spent.
 
-    A compaction may overdraw it; the next one waits until the account is level again.
+    It is below zero while a shop's history is short: a new model that `learning.blend_within` asks
+    for is not much cheaper then than a full retrain.
     """
     full = sum(each.full for each in at.past) + at.all_groups * recipe.FIRST_ROUNDS
     return at.learning.cost_share * full - sum(each.work for each in at.past)
@@ -122,7 +126,7 @@ def _work(name: str, at: Situation) -> float:
     replayed = at.new_groups * (1 + learning.replay_ratio)
     return {
         "compact": at.window_groups * recipe.COMPACT_ROUNDS,
-        "compact_warm": at.window_groups * recipe.COMPACT_ROUNDS,
+        "blend": at.window_groups * recipe.COMPACT_ROUNDS,
         "boost": 2 * at.new_groups * learning.boost_rounds,
         "replay_boost": replayed * more,
         "adapt": at.new_groups * (REFIT_WORK * at.trees + recipe.ADAPT_ROUNDS),

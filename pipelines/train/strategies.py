@@ -8,7 +8,7 @@
 | `replay_boost` | trees on new groups and a faded sample of the past | Chaudhry et al. (2019) |
 | `adapt` | after an abrupt change: moves the leaves far, then many trees | Gama et al. (2014) |
 | `compact` | a new model on a window, in the budgets | Burges (2010) |
-| `compact_warm` | the parent's first trees, moved to the window, then new ones | see below |
+| `blend` | the mean of a new model on a window and the parent's newest trees | Wang et al. (2003) |
 
 Refitting keeps the structure of the trees: new leaf = decay * old + (1 - decay) * fitted, as
 LightGBM's `refit` does it; trees whose thresholds last and whose leaves follow the data are the
@@ -18,7 +18,8 @@ and adds as many times the trees: as if it had learned one interval after the ot
 
 Burges, "From RankNet to LambdaRank to LambdaMART"; Friedman, "Greedy function approximation: a
 gradient boosting machine"; Chaudhry et al., "On tiny episodic memories in continual learning";
-Gama et al., "A survey on concept drift adaptation".
+Gama et al., "A survey on concept drift adaptation"; Wang, Fan, Yu and Han, "Mining concept-drifting
+data streams using ensemble classifiers".
 """
 
 from __future__ import annotations
@@ -153,12 +154,18 @@ def adapt(material: Material) -> Grown:
     )
 
 
-def compact_warm(material: Material) -> Grown:
-    """Keep the parent's first trees, move them to the window, and grow the rest anew."""
-    rules = material.rules
-    kept = min(recipe.COMPACT_ROUNDS, rules.gate.max_trees) // 2
-    core = trees.leading(material.require_parent(), max(1, kept))
-    return _moved(material, material.new, core, recipe.COMPACT_DECAY, kept, recipe.COMPACT_RATE)
+def blend(material: Material) -> Grown:
+    """Average a new model on the window with the parent, whose oldest trees go.
+
+    What one model learned by chance the other did not: their mean ranks better than either. The
+    new trees come first, so that the parent's newest follow them and the oldest are cut off; the
+    trees of the parent's line weigh half as much with each blend.
+    """
+    grown = compact(material)
+    most = min(recipe.BLENDED_TREES, material.rules.gate.max_trees)
+    mean = trees.mean(grown.text, material.require_parent(), most)
+    kept = trees.within(mean, material.rules.gate)
+    return replace(grown, text=kept, trees=trees.count(kept))
 
 
 def _mixed(material: Material) -> Examples:
@@ -212,5 +219,5 @@ STRATEGIES: Final = {
     "replay_boost": Strategy(replay_boost, "replay"),
     "adapt": Strategy(adapt, "new"),
     "compact": Strategy(compact, "window"),
-    "compact_warm": Strategy(compact_warm, "window"),
+    "blend": Strategy(blend, "window"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from pipelines.shared import booster
@@ -10,6 +11,11 @@ from pipelines.train import boosting
 
 MARK: Final = "\nTree="
 """What begins a tree in a model text."""
+_END: Final = "\nend of trees"
+_WORTH: Final = re.compile(r"^(leaf_value|internal_value|shrinkage)=(.*)$", re.MULTILINE)
+"""What a tree adds to the score, and the rate by which refitting scales what it fits."""
+_SIZES: Final = re.compile(r"^tree_sizes=.*\n", re.MULTILINE)
+"""Bytes of each tree, in the head; LightGBM reads a text without it, and writes it again."""
 
 
 def count(model: str) -> int:
@@ -37,3 +43,27 @@ def within(model: str, gate: Gate) -> str:
         kept = min(kept - 1, max(1, int(kept * limit / size)))
         model = leading(model, kept)
     return model
+
+
+def mean(first: str, second: str, most: int) -> str:
+    """The mean of two models with the same features: half the scores of each.
+
+    Args:
+        first: its trees come first, and its head stands.
+        most: so many trees are kept, at least 1; what lies beyond is cut off.
+    """
+    head, own, tail = _parts(first)
+    _, other, _ = _parts(second)
+    whole = _SIZES.sub("", head) + _WORTH.sub(_halved, own + other) + tail
+    return boosting.text(booster.lightgbm().Booster(model_str=whole), most)
+
+
+def _parts(model: str) -> tuple[str, str, str]:
+    """Head, trees and tail of a model text."""
+    begin, end = model.index(MARK), model.index(_END)
+    return model[:begin], model[begin:end], model[end:]
+
+
+def _halved(found: re.Match[str]) -> str:
+    """Halves are exact in binary, so nothing is rounded."""
+    return f"{found[1]}=" + " ".join(repr(float(value) / 2) for value in found[2].split())

@@ -9,6 +9,7 @@ import pytest
 
 from pipelines import train
 from pipelines.shared.challengers import Trained
+from pipelines.train import recipe
 from tests.train import conftest as training
 from tests.train.baskets import Installation
 
@@ -39,7 +40,7 @@ def test_within_the_budget_the_parent_is_continued(second: Trials) -> None:
     assert not trained.challengers[0].forced
 
 
-@pytest.mark.parametrize("budget", [102, 40])
+@pytest.mark.parametrize("budget", [102, 30])
 def test_what_would_pass_the_trees_is_compacted_and_need_only_be_no_worse(
     second: Trials, budget: int
 ) -> None:
@@ -49,7 +50,7 @@ def test_what_would_pass_the_trees_is_compacted_and_need_only_be_no_worse(
         f"compact instead of refit_boost, because 100 + 3 trees would pass the budget of {budget}",
     )
     compacted = trained.challengers[0]
-    assert (compacted.trees, compacted.parent) == (min(60, budget), 1)
+    assert (compacted.trees, compacted.parent) == (min(recipe.COMPACT_ROUNDS, budget), 1)
     assert compacted.forced
     assert compacted.trained_through == trained.cut
     # The window holds what the parent had learned, and the new groups.

@@ -15,7 +15,7 @@ from pipelines.train.policy import Situation, Spent
 USUAL = Situation(
     learning=Learning(), gate=Gate(), mismatch=None, trees=100, megabytes=0.4, score_ms=5.0,
     span=1, behind=0.5, since_alarm=None, new_groups=300, window_groups=4_800, all_groups=9_000,
-    past=(Spent(30_000.0, 400_000.0),) * 3, since_compaction=3,
+    past=(Spent(30_000.0, 400_000.0),) * 3, since_compaction=2,
 )  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def test_an_abrupt_change_puts_a_rival_beside_the_usual_challenger() -> None:
     assert policy.choose(replace(USUAL, behind=None)).names == ("refit_boost",)
 
 
-def test_the_runs_after_a_change_adapt_also_where_a_compaction_is_paid_for() -> None:
+def test_the_runs_after_a_change_adapt_also_where_a_new_model_is_due() -> None:
     chosen = policy.choose(replace(USUAL, since_alarm=2, since_compaction=9))
     assert chosen == policy.Plan(("adapt",), ("adapt: the champion fell far behind 2 runs ago",))
 
@@ -60,16 +60,19 @@ def test_a_change_with_a_monotone_feature_is_a_compaction() -> None:
     assert policy.choose(replace(bound, since_alarm=1)).names == ("replay_boost",)
 
 
-def test_a_compaction_waits_until_the_account_is_level() -> None:
-    due = replace(USUAL, since_compaction=4)
-    assert policy.credit(due) == pytest.approx(0.055 * (1_200_000 + 900_000) - 90_000)
-    assert policy.choose(due).names == ("compact",)
-    assert not policy.choose(due).forced
-    paid = policy.spent(("compact",), due)
-    assert paid == Spent(4_800 * recipe.COMPACT_ROUNDS, 900_000.0)
-    after = replace(due, past=(*due.past, paid), since_compaction=4)
-    assert policy.credit(after) < 0
-    assert policy.choose(after).names == ("refit_boost",)
+def test_a_new_model_comes_when_it_is_paid_for_or_overdue() -> None:
+    due = replace(USUAL, since_compaction=3, all_groups=9_000)
+    credit = 0.055 * (1_200_000 + 900_000) - 90_000
+    assert policy.credit(due) == pytest.approx(credit)
+    price = policy.spent(("blend",), due)
+    assert price == Spent(4_800 * recipe.COMPACT_ROUNDS, 900_000.0)
+    assert policy.choose(due).names == ("refit_boost",)
+    rich = replace(due, past=(*due.past, Spent(0.0, (price.work - credit) / 0.055 + 1)))
+    assert policy.choose(rich).names == ("blend",)
+    assert not policy.choose(rich).forced
+    assert policy.choose(replace(rich, since_compaction=2)).names == ("refit_boost",)
+    late = policy.choose(replace(due, since_compaction=4))
+    assert late == policy.Plan(("blend",), ("blend: no new model for 4 runs",))
 
 
 @given(
@@ -78,10 +81,10 @@ def test_a_compaction_waits_until_the_account_is_level() -> None:
     groups=st.integers(20, 5_000),
     trees=st.integers(60, 200),
 )
-def test_over_time_no_more_is_spent_than_allowed_but_for_one_compaction(
+def test_over_time_no_more_is_spent_than_allowed_where_no_new_model_is_overdue(
     weeks: int, share: float, groups: int, trees: int
 ) -> None:
-    learning = Learning(cost_share=share)
+    learning = Learning(cost_share=share, blend_within=weeks)
     past: tuple[Spent, ...] = ()
     usual, since = 0.0, 0
     for week in range(12, weeks):
@@ -91,12 +94,11 @@ def test_over_time_no_more_is_spent_than_allowed_but_for_one_compaction(
             all_groups=groups * week, since_compaction=since, behind=None,
         )  # fmt: skip
         chosen = policy.choose(at)
-        since = 0 if chosen.names == ("compact",) else since + 1
+        since = 0 if chosen.names == ("blend",) else since + 1
         past = (*past, policy.spent(chosen.names, at))
         usual += policy.spent(("refit_boost",), at).work
-    most = groups * learning.window_intervals * recipe.COMPACT_ROUNDS
     allowed = max(share * sum(each.full for each in past), usual)
-    assert sum(each.work for each in past) <= allowed + most + 1
+    assert sum(each.work for each in past) <= allowed + 1
 
 
 def test_leaves_are_not_moved_where_a_feature_must_be_monotone() -> None:

@@ -264,10 +264,10 @@ def test_replay_learns_the_past_once_more_and_its_sample_is_named(
     assert train.run(shop.run(4)).replay == trained.replay
 
 
-def test_a_compaction_comes_when_the_ledger_says_that_it_is_paid_for(
+def test_a_new_model_comes_when_the_ledger_says_that_it_is_paid_for(
     started: Installation,
 ) -> None:
-    for share, strategies in ((1e-6, {"refit_boost"}), (1.0, {"refit_boost", "compact"})):
+    for share, strategies in ((1e-6, {"refit_boost"}), (1.0, {"refit_boost", "blend"})):
         shop = Installation(started.settings, started.changed | {"cost_share": share})
         trained = train.run(shop.run(9))
         assert {each.strategy for each in trained.challengers} <= strategies
@@ -277,7 +277,7 @@ def test_a_compaction_comes_when_the_ledger_says_that_it_is_paid_for(
         trained = train.run(shop.run(week))
         seen.append(trained.challengers[0].strategy)
         shop.promote(week, trained.challengers[0])
-    assert seen == [*["refit_boost"] * 4, "compact", "refit_boost"]
+    assert seen == [*["refit_boost"] * 3, "blend", "refit_boost", "refit_boost"]
     assert not trained.challengers[0].forced
 
 

@@ -64,6 +64,37 @@ def test_early_stopping_says_how_many_trees_and_then_all_groups_are_learned(
     assert grown.groups == material.new.groups
 
 
+def test_a_blend_is_the_mean_of_a_new_model_and_the_parents_newest_trees(
+    material: Material,
+) -> None:
+    assert material.parent is not None
+    rows, size = material.new.features, recipe.COMPACT_ROUNDS
+    parent = STRATEGIES["refit_boost"].grow(material).text
+    grown = STRATEGIES["blend"].grow(replace(material, parent=parent))
+    assert grown.trees == recipe.BLENDED_TREES == 2 * size
+    new = STRATEGIES["compact"].grow(material).text
+    kept = trees.leading(parent, size)
+    mean = (boosting.scores(new, rows, 2) + boosting.scores(kept, rows, 2)) / 2
+    assert boosting.scores(grown.text, rows, 2) == pytest.approx(mean, abs=1e-12)
+    again = STRATEGIES["blend"].grow(replace(material, parent=grown.text))
+    kept = trees.leading(grown.text, size)
+    mean = (boosting.scores(new, rows, 2) + boosting.scores(kept, rows, 2)) / 2
+    assert boosting.scores(again.text, rows, 2) == pytest.approx(mean, abs=1e-12)
+
+
+def test_the_mean_of_a_model_with_itself_scores_as_it_does(material: Material) -> None:
+    """Categories, the last tree's too, and the rate by which refitting scales survive."""
+    assert material.parent is not None
+    assert "cat_threshold=" in material.parent
+    twice = trees.mean(material.parent, material.parent, 500)
+    assert trees.count(twice) == 2 * trees.count(material.parent)
+    rows = material.new.features
+    own = boosting.scores(material.parent, rows, 2)
+    assert boosting.scores(twice, rows, 2) == pytest.approx(own, abs=1e-12)
+    assert f"shrinkage={recipe.COMPACT_RATE / 2:g}\n" in twice
+    assert f"shrinkage={recipe.COMPACT_RATE:g}\n" not in twice
+
+
 def test_what_continues_a_parent_wants_one(material: Material) -> None:
     with pytest.raises(ValueError, match="continues a parent, and there is none"):
         STRATEGIES["refit_boost"].grow(replace(material, parent=None))

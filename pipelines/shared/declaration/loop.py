@@ -44,10 +44,13 @@ class Learning(Declared):
     """Groups of the past that are learned once more beside the new ones, for each new one."""
     replay_half_life: Annotated[float, Field(gt=0)] = 8.0
     """Intervals after which a group of the past counts half."""
-    window_intervals: Annotated[int, Field(ge=1)] = 16
+    window_intervals: Annotated[int, Field(ge=1)] = 26
     """A first or compacted model learns from at most so many intervals; replay reaches as far."""
     cost_share: Annotated[float, Field(gt=0, le=1)] = 0.055
-    """What the loop may spend on learning, of what a full retrain each interval would cost."""
+    """What learning may cost of a full retrain each interval; what is saved buys new models earlier
+    than `blend_within` asks for them."""
+    blend_within: Annotated[int, Field(ge=4)] = 5
+    """Runs from one new model, which is averaged with the champion, to the next at most."""
     drift_alarm: Annotated[float, Field(gt=0)] = 4.0
     """Standard errors by which the champion must fall behind its past on the new groups for a
     stronger strategy to be tried."""
