@@ -49,7 +49,7 @@ class Learning(Declared):
     cost_share: Annotated[float, Field(gt=0, le=1)] = 0.055
     """What learning may cost of a full retrain each interval; what is saved buys new models earlier
     than `blend_within` asks for them."""
-    blend_within: Annotated[int, Field(ge=4)] = 6
+    blend_within: Annotated[int, Field(ge=4)] = 5
     """Runs from one new model, which is averaged with the champion, to the next at most."""
     drift_alarm: Annotated[float, Field(gt=0)] = 4.0
     """Standard errors by which the champion must fall behind its past on the new groups for a
