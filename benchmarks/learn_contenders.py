@@ -181,7 +181,8 @@ def _policy(weeks: Weeks, state: State, week: int) -> str:
     learning, gate = weeks.run.shop.learning, weeks.run.shop.gate
     parent = state.model or ""
     new = weeks.learn(week - 1, week)
-    health = drift.measure(new, boosting.scores(parent, new.features, weeks.run.settings.threads))
+    leaves = boosting.fallen_into(parent, new.features, weeks.run.settings.threads)
+    health = drift.measure(new, boosting.scores_of(parent, leaves))
     every = weeks.selection(0, week).groups
     window = weeks.selection(max(0, week - learning.window_intervals), week).groups
     state.behind = drift.behind(health, state.healths)
@@ -194,7 +195,11 @@ def _policy(weeks: Weeks, state: State, week: int) -> str:
         state.since_compaction,
     )  # fmt: skip
     chosen = policy.choose(situation)
-    made = rivals.best(chosen.names, lambda name: _material(weeks, state, week, name))
+
+    def material(name: str) -> Material:
+        return replace(_material(weeks, state, week, name), leaves=leaves)
+
+    made = rivals.best(chosen.names, material)
     state.healths.append(health)
     state.spent.append(policy.spent(chosen.names, situation))
     state.since_compaction = 0 if made.name in plan.ANEW else state.since_compaction + 1

@@ -24,6 +24,9 @@ _OF_THE_MACHINE: Final = (
 PATIENCE: Final = 5
 """Rounds without a better NDCG@10 after which early stopping gives up."""
 
+_LEAF_VALUES: Final = re.compile(r"^leaf_value=(.*)$", re.MULTILINE)
+
+Leaves = npt.NDArray[np.int32]
 Say = Callable[[int, int], None]
 """Told after each round: rounds done, rounds wanted at most."""
 
@@ -128,6 +131,7 @@ def refit(
     decay: float,
     rounds: int,
     say: Say = silent,
+    leaves: Leaves | None = None,
 ) -> str:
     """Move a model's leaf values towards some groups, then add trees, on bins made once.
 
@@ -135,18 +139,18 @@ def refit(
     its bins and scores away, and continuing from the result would make both anew; here the trees
     follow on the same. The result is the same, but for which features a tree draws.
 
+    Args:
+        leaves: the parent's on these rows, where they are known; see `fallen_into`.
+
     Returns:
         The model text.
     """
     lgb = booster.lightgbm()
-    old = _open(parent)
-    leaves = np.ascontiguousarray(
-        old.predict(examples.features, pred_leaf=True, num_threads=params["num_threads"]),
-        dtype=np.int32,
-    ).reshape(examples.rows, -1)
+    if leaves is None:
+        leaves = fallen_into(parent, examples.features, params["num_threads"])
     binned = Binned.of(examples, categorical, params)
     moved = lgb.Booster({**params, "refit_decay_rate": decay}, binned.data)
-    _put_first(moved, old)
+    _put_first(moved, _open(parent))
     from lightgbm.basic import _LIB, _safe_call
 
     _safe_call(
@@ -189,6 +193,20 @@ def scores(model: str, rows: pa.Table, threads: int) -> npt.NDArray[np.float64]:
     """
     found = _open(model).predict(rows.combine_chunks(), num_threads=threads)
     return np.asarray(found, dtype=np.float64)
+
+
+def fallen_into(model: str, rows: pa.Table, threads: int) -> Leaves:
+    """n x t numbers of the leaves that n candidates fall into, in a model of t trees."""
+    found = _open(model).predict(rows.combine_chunks(), pred_leaf=True, num_threads=threads)
+    return np.ascontiguousarray(found, dtype=np.int32).reshape(rows.num_rows, -1)
+
+
+def scores_of(model: str, leaves: Leaves) -> npt.NDArray[np.float64]:
+    """n scores of a model text, by the leaves: the same as `scores`, without another walk."""
+    total = np.zeros(len(leaves))
+    for tree, line in enumerate(_LEAF_VALUES.findall(model)):
+        total += np.array(line.split(), dtype=np.float64)[leaves[:, tree]]
+    return total
 
 
 def appended(parent: str | None, model: str) -> Any:

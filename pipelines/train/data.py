@@ -7,8 +7,8 @@ from functools import cached_property
 
 from pipelines.shared.ledger import Manifest
 from pipelines.shared.run import Run
-from pipelines.train import groups, plan, replay
-from pipelines.train.boosting import Say
+from pipelines.train import boosting, groups, plan, replay
+from pipelines.train.boosting import Leaves, Say
 from pipelines.train.examples import Examples
 from pipelines.train.groups import Catalogue, Selection
 from pipelines.train.plan import Parent
@@ -63,6 +63,14 @@ class Data:
             learning.seed,
         )
 
+    @cached_property
+    def leaves(self) -> Leaves:
+        """The parent's leaves that the new rows fall into."""
+        if self.parent is None:
+            raise ValueError("without a parent there are no leaves to fall into")
+        text = self.parent.path.read_text(encoding="utf-8")
+        return boosting.fallen_into(text, self.new.features, self.run.settings.threads)
+
     @property
     def span(self) -> int:
         """How many intervals the new groups cover."""
@@ -81,6 +89,7 @@ class Data:
             self.parent.path.read_text(encoding="utf-8") if self.parent else None,
             groups.load(self.run, self.past, self.catalogue) if learns == "replay" else None,
             self.span,
+            self.leaves if learns == "new" and self.parent else None,
         )
 
 

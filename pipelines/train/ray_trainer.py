@@ -18,7 +18,7 @@ import numpy.typing as npt
 from pipelines.shared import booster, hashing
 from pipelines.shared.errors import SettingsError
 from pipelines.train import boosting
-from pipelines.train.boosting import Say
+from pipelines.train.boosting import Leaves, Say
 from pipelines.train.examples import Examples
 
 
@@ -65,9 +65,12 @@ class OnRay:
         decay: float,
         rounds: int,
         say: Say,
+        leaves: Leaves | None,
     ) -> str:
         """See `Trainer.refit`."""
-        moved = boosting.refit(parent, examples, categorical, params, decay, 0)
+        moved = boosting.refit(
+            parent, examples, categorical, params, decay, 0, boosting.silent, leaves
+        )
         return self.grow(examples, categorical, params, moved, rounds, say)
 
 

@@ -37,7 +37,7 @@ def best(names: Sequence[str], material: Callable[[str], Material]) -> Chosen:
     kept, learned = new.of(aside), new.of(~aside)
     found = {}
     for name in names:
-        own = replace(material(name), new=learned)
+        own = replace(material(name), new=learned, leaves=None)
         scores = boosting.scores(STRATEGIES[name].grow(own).text, kept.features, own.rules.threads)
         found[name] = float(drift.ndcg(kept, scores).mean())
     name = max(names, key=found.__getitem__)

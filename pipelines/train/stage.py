@@ -146,8 +146,7 @@ def _situation(data: Data, parent: Parent) -> tuple[Health | None, Situation]:
     health, behind, since_alarm, score_ms = None, None, None, 0.0
     if mismatch is None:
         text = parent.path.read_text(encoding="utf-8")
-        scores = boosting.scores(text, data.new.features, data.run.settings.threads)
-        health = drift.measure(data.new, scores)
+        health = drift.measure(data.new, boosting.scores_of(text, data.leaves))
         behind = drift.behind(health, past.healths)
         alarm = data.run.shop.learning.drift_alarm
         since_alarm = drift.since_alarm([*past.healths, health], alarm)

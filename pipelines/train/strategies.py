@@ -31,7 +31,7 @@ from typing import Any, Final, Literal
 
 from pipelines.shared.declaration import Gate, Learning
 from pipelines.train import boosting, recipe, trees
-from pipelines.train.boosting import Binned, Say
+from pipelines.train.boosting import Binned, Leaves, Say
 from pipelines.train.examples import Examples, joined
 from pipelines.train.trainers import Local, Trainer
 
@@ -79,6 +79,8 @@ class Material:
     """Some groups that it has learned, weighted by age."""
     span: int = 1
     """How many intervals the new groups cover."""
+    leaves: Leaves | None = None
+    """The parent's leaves that the new rows fall into, where that is known."""
 
     def require_parent(self) -> str:
         """The parent's model text.
@@ -123,14 +125,9 @@ def boost(material: Material) -> Grown:
 def refit_boost(material: Material) -> Grown:
     """Move a model's leaf values towards the new groups, then continue it by a few trees."""
     learning = material.rules.learning
-    return _moved(
-        material,
-        material.new,
-        material.require_parent(),
-        learning.refit_decay**material.span,
-        recipe.rounds(learning, material.span),
-        learning.learning_rate,
-    )
+    decay = learning.refit_decay**material.span
+    rounds = recipe.rounds(learning, material.span)
+    return _moved(material, decay, rounds, learning.learning_rate)
 
 
 def replay_boost(material: Material) -> Grown:
@@ -143,14 +140,7 @@ def replay_boost(material: Material) -> Grown:
 
 def adapt(material: Material) -> Grown:
     """Move the leaves far towards the new groups alone, then add many trees."""
-    return _moved(
-        material,
-        material.new,
-        material.require_parent(),
-        recipe.ADAPT_DECAY,
-        recipe.ADAPT_ROUNDS,
-        recipe.ADAPT_RATE,
-    )
+    return _moved(material, recipe.ADAPT_DECAY, recipe.ADAPT_ROUNDS, recipe.ADAPT_RATE)
 
 
 def blend(material: Material) -> Grown:
@@ -191,15 +181,14 @@ def _continued(
     return _grown(material, model, examples, params)
 
 
-def _moved(
-    material: Material, examples: Examples, parent: str, decay: float, rounds: int, rate: float
-) -> Grown:
-    rules = material.rules
-    params = rules.parameters(examples, learning_rate=rate)
+def _moved(material: Material, decay: float, rounds: int, rate: float) -> Grown:
+    rules, new = material.rules, material.new
+    params = rules.parameters(new, learning_rate=rate)
+    parent = material.require_parent()
     model = rules.trainer.refit(
-        examples, rules.categorical, params, parent, decay, rounds, rules.say
+        new, rules.categorical, params, parent, decay, rounds, rules.say, material.leaves
     )
-    return _grown(material, model, examples, params | {"refit_decay_rate": decay})
+    return _grown(material, model, new, params | {"refit_decay_rate": decay})
 
 
 def _grown(material: Material, model: str, examples: Examples, params: dict[str, Any]) -> Grown:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from pipelines.train import boosting
-from pipelines.train.boosting import Binned, Say
+from pipelines.train.boosting import Binned, Leaves, Say
 from pipelines.train.examples import Examples
 
 
@@ -32,6 +32,7 @@ class Trainer(Protocol):
         decay: float,
         rounds: int,
         say: Say,
+        leaves: Leaves | None,
     ) -> str:
         """The parent with its leaves moved, and further trees."""
 
@@ -60,6 +61,7 @@ class Local:
         decay: float,
         rounds: int,
         say: Say,
+        leaves: Leaves | None,
     ) -> str:
         """See `Trainer.refit`."""
-        return boosting.refit(parent, examples, categorical, params, decay, rounds, say)
+        return boosting.refit(parent, examples, categorical, params, decay, rounds, say, leaves)

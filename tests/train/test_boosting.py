@@ -139,3 +139,17 @@ def test_weights_change_what_is_learned(
     heavy = np.where(np.arange(new.rows) % 2 == 0, 2.0, 0.5).astype(np.float32)
     assert Binned.of(replace(new, weights=heavy), CATEGORICAL, params).grow(3) != plain
     assert Binned.of(new, CATEGORICAL, params).grow(3) == plain
+
+
+def test_scores_by_the_leaves_are_the_scores_and_move_the_same_leaves(
+    weeks: Callable[[int, int], Examples], rules: Rules
+) -> None:
+    old, new = weeks(0, 3), weeks(4, 4)
+    parent = Binned.of(old, CATEGORICAL, rules.parameters(old)).grow(20)
+    leaves = boosting.fallen_into(parent, new.features, 2)
+    assert leaves.shape == (new.rows, 20)
+    scores = boosting.scores(parent, new.features, 2)
+    assert boosting.scores_of(parent, leaves) == pytest.approx(scores, abs=1e-12)
+    params = rules.parameters(new)
+    known = boosting.refit(parent, new, CATEGORICAL, params, 0.9, 2, leaves=leaves)
+    assert known == boosting.refit(parent, new, CATEGORICAL, params, 0.9, 2)
