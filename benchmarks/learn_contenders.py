@@ -190,7 +190,7 @@ def _policy(weeks: Weeks, state: State, week: int) -> str:
     situation = Situation(
         learning, gate, None, known, len(parent) / 1e6, 0.0, 1,
         state.behind,
-        drift.since_alarm([*state.healths, health], learning.drift_alarm),
+        drift.since_alarm([*state.healths, health], learning.drift_alarm, policy.reach(learning)),
         new.groups, window, every, state.spent,
         state.since_compaction,
     )  # fmt: skip

@@ -100,16 +100,17 @@ def behind(now: Health, past: Sequence[Health]) -> float | None:
     return (usual - now.ndcg_at_10) / max(math.hypot(now.error, deviation), 1e-9)
 
 
-def since_alarm(healths: Sequence[Health], alarm: float) -> int | None:
+def since_alarm(healths: Sequence[Health], alarm: float, reach: int) -> int | None:
     """How many runs ago a champion last fell behind by more than `alarm` errors.
 
     Args:
         healths: of all runs, the newest last.
+        reach: how many runs to look back.
 
     Returns:
-        0 where the newest did; None where none of the last `RECOVERY` runs and the newest did.
+        0 where the newest did; None where none of the last `reach` runs and the newest did.
     """
-    for age in range(min(RECOVERY + 1, len(healths))):
+    for age in range(min(reach + 1, len(healths))):
         place = len(healths) - 1 - age
         fell = behind(healths[place], healths[:place])
         if fell is not None and fell > alarm:

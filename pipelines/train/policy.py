@@ -14,6 +14,7 @@ from typing import Final
 
 from pipelines.shared.declaration import Gate, Learning
 from pipelines.train import recipe
+from pipelines.train.drift import RECOVERY
 
 LEAST_BETWEEN: Final = 4
 """Runs from one new model to the next at least."""
@@ -47,7 +48,7 @@ class Situation:
     behind: float | None
     """See `drift.behind`."""
     since_alarm: int | None
-    """See `drift.since_alarm`; the run at hand counts."""
+    """See `drift.since_alarm` and `reach`; the run at hand counts."""
     new_groups: int
     window_groups: int
     """Groups that a compaction would learn from."""
@@ -80,8 +81,8 @@ def choose(at: Situation) -> Plan:
     usual = mainstay(at.learning)
     if why := over_budget(at):
         return Plan(("compact",), (f"compact instead of {usual}, because {why}",), forced=True)
-    if at.since_alarm is not None and (changed := _after_a_change(at, usual)):
-        return changed
+    if at.since_alarm is not None:
+        return _after_a_change(at, usual, at.since_alarm)
     if at.since_compaction + 1 >= at.learning.blend_within:
         return Plan(("blend",), (f"blend: no new model for {at.since_compaction} runs",))
     if at.since_compaction + 1 >= LEAST_BETWEEN and credit(at) >= _work("blend", at):
@@ -89,19 +90,28 @@ def choose(at: Situation) -> Plan:
     return Plan((usual,))
 
 
-def _after_a_change(at: Situation, usual: str) -> Plan | None:
+def _after_a_change(at: Situation, usual: str, runs: int) -> Plan:
     """At an alarm, and in the runs after it, the new is learned faster.
 
-    Moving leaves heeds no monotone constraint: a shop that declares one gets a new model instead.
+    A new model would learn a window of before, until half of it is of after. Moving leaves heeds no
+    monotone constraint: a shop that declares one gets a new model at once instead.
     """
-    if at.since_alarm == 0:
+    if runs == 0:
         fell = f"the champion is {at.behind or 0:.1f} errors behind its past"
         if at.learning.monotone:
             return Plan(("compact",), (f"compact: {fell}",))
         return Plan((usual, "adapt"), (f"adapt beside {usual}: {fell}",))
-    if at.learning.monotone:
-        return None
-    return Plan(("adapt",), (f"adapt: the champion fell far behind {at.since_alarm} runs ago",))
+    past = f"the champion fell far behind {runs} runs ago"
+    if runs <= RECOVERY and not at.learning.monotone:
+        return Plan(("adapt",), (f"adapt: {past}",))
+    if at.since_compaction + 1 >= at.learning.blend_within:
+        return Plan((usual,), (f"no new model: {past}",))
+    return Plan((usual,))
+
+
+def reach(learning: Learning) -> int:
+    """How many runs back an alarm matters: until half of a window is of after it."""
+    return max(RECOVERY, learning.window_intervals // 2)
 
 
 def credit(at: Situation) -> float:

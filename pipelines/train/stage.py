@@ -149,7 +149,8 @@ def _situation(data: Data, parent: Parent) -> tuple[Health | None, Situation]:
         health = drift.measure(data.new, boosting.scores_of(text, data.leaves))
         behind = drift.behind(health, past.healths)
         alarm = data.run.shop.learning.drift_alarm
-        since_alarm = drift.since_alarm([*past.healths, health], alarm)
+        reach = policy.reach(data.run.shop.learning)
+        since_alarm = drift.since_alarm([*past.healths, health], alarm, reach)
         score_ms = booster.score_ms(text, data.new.features)
     return health, Situation(
         learning=data.run.shop.learning,

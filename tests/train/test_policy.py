@@ -52,6 +52,15 @@ def test_the_runs_after_a_change_adapt_also_where_a_new_model_is_due() -> None:
     assert chosen == policy.Plan(("adapt",), ("adapt: the champion fell far behind 2 runs ago",))
 
 
+def test_no_new_model_is_grown_on_a_window_that_is_mostly_of_before_the_change() -> None:
+    rich = replace(USUAL, since_compaction=30, past=(Spent(0.0, 9e9),))
+    assert policy.reach(rich.learning) == 12
+    waits = policy.choose(replace(rich, since_alarm=5))
+    assert waits.names == ("refit_boost",)
+    assert waits.notes == ("no new model: the champion fell far behind 5 runs ago",)
+    assert policy.choose(replace(rich, since_alarm=None)).names == ("blend",)
+
+
 def test_a_change_with_a_monotone_feature_is_a_compaction() -> None:
     bound = replace(USUAL, learning=Learning(monotone={"price": -1}), behind=4.5)
     chosen = policy.choose(replace(bound, since_alarm=0))
