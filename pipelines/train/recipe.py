@@ -10,7 +10,7 @@ NDCG@10 of every candidate of the following week, paired over groups):
 - early stopping on a tenth of a week's groups did worse than a fixed number of trees: some 30
   groups decide by noise.
 
-A compaction's 40 trees at 0.2 on 26 intervals, its mean with the parent, and what else was tried,
+A compaction's 40 trees at 0.2 on 24 intervals, its mean with the parent, and what else was tried,
 stand in docs/learning.md.
 """
 
