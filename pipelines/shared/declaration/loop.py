@@ -45,7 +45,7 @@ class Learning(Declared):
     replay_half_life: Annotated[float, Field(gt=0)] = 8.0
     """Intervals after which a group of the past counts half."""
     window_intervals: Annotated[int, Field(ge=1)] = 24
-    """A first or compacted model learns from at most so many intervals; replay reaches as far."""
+    """A new model learns from at most so many intervals; replay reaches as far."""
     cost_share: Annotated[float, Field(gt=0, le=1)] = 0.055
     """What learning may cost of a full retrain each interval; what is saved buys new models earlier
     than `blend_within` asks for them."""
