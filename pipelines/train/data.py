@@ -68,8 +68,7 @@ class Data:
         """The parent's leaves that the new rows fall into."""
         if self.parent is None:
             raise ValueError("without a parent there are no leaves to fall into")
-        text = self.parent.path.read_text(encoding="utf-8")
-        return boosting.fallen_into(text, self.new.features, self.run.settings.threads)
+        return boosting.fallen_into(self.parent.text, self.new.features, self.run.settings.threads)
 
     @property
     def span(self) -> int:
@@ -86,7 +85,7 @@ class Data:
         return Material(
             self.rules,
             groups.load(self.run, self.window, self.catalogue) if whole else self.new,
-            self.parent.path.read_text(encoding="utf-8") if self.parent else None,
+            self.parent.text if self.parent else None,
             groups.load(self.run, self.past, self.catalogue) if learns == "replay" else None,
             self.span,
             self.leaves if learns == "new" and self.parent else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 
 from pipelines.shared import booster, vocabulary
@@ -27,6 +28,11 @@ class Parent:
     version: Version
     path: Path
     card: ModelCard
+
+    @cached_property
+    def text(self) -> str:
+        """The model text."""
+        return self.path.read_text(encoding="utf-8")
 
     @property
     def megabytes(self) -> float:

@@ -57,7 +57,7 @@ class Situation:
     past: Sequence[Spent] = ()
     """Runs since the first model, oldest first."""
     since_compaction: int = 0
-    """Runs since the parent's line was last grown anew."""
+    """Runs since a model was last grown anew, taken or not."""
 
 
 @dataclass(frozen=True)

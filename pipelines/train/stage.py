@@ -145,13 +145,12 @@ def _situation(data: Data, parent: Parent) -> tuple[Health | None, Situation]:
     past = plan.history(data.run)
     health, behind, since_alarm, score_ms = None, None, None, 0.0
     if mismatch is None:
-        text = parent.path.read_text(encoding="utf-8")
-        health = drift.measure(data.new, boosting.scores_of(text, data.leaves))
+        health = drift.measure(data.new, boosting.scores_of(parent.text, data.leaves))
         behind = drift.behind(health, past.healths)
         alarm = data.run.shop.learning.drift_alarm
         reach = policy.reach(data.run.shop.learning)
         since_alarm = drift.since_alarm([*past.healths, health], alarm, reach)
-        score_ms = booster.score_ms(text, data.new.features)
+        score_ms = booster.score_ms(parent.text, data.new.features)
     return health, Situation(
         learning=data.run.shop.learning,
         gate=data.run.shop.gate,

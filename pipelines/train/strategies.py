@@ -8,7 +8,7 @@
 | `replay_boost` | trees on new groups and a faded sample of the past | Chaudhry et al. (2019) |
 | `adapt` | after an abrupt change: moves the leaves far, then many trees | Gama et al. (2014) |
 | `compact` | a new model on a window, in the budgets | Burges (2010) |
-| `blend` | the mean of a new model on a window and the parent's newest trees | Wang et al. (2003) |
+| `blend` | the mean of a new model on a window and the parent's first trees | Wang et al. (2003) |
 
 Refitting keeps the structure of the trees: new leaf = decay * old + (1 - decay) * fitted, as
 LightGBM's `refit` does it; trees whose thresholds last and whose leaves follow the data are the
@@ -144,11 +144,11 @@ def adapt(material: Material) -> Grown:
 
 
 def blend(material: Material) -> Grown:
-    """Average a new model on the window with the parent, whose oldest trees go.
+    """Average a new model on the window with the newest one in the parent.
 
     What one model learned by chance the other did not, the less so as they draw their features by
-    other seeds: their mean ranks better than either. The new trees come first, then the parent's
-    newest; the oldest are cut off. A line's trees weigh half as much with each blend.
+    other seeds: their mean ranks better than either. The new trees come first, so the parent's
+    first are those of its newest model; its older ones, and the few added since, are cut off.
     """
     parent, gate = material.require_parent(), material.rules.gate
     grown = _grown_anew(material, seed=zlib.crc32(parent.encode()) >> 1)

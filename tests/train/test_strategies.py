@@ -64,7 +64,7 @@ def test_early_stopping_says_how_many_trees_and_then_all_groups_are_learned(
     assert grown.groups == material.new.groups
 
 
-def test_a_blend_is_the_mean_of_a_new_model_and_the_parents_newest_trees(
+def test_a_blend_is_the_mean_of_a_new_model_and_the_newest_in_the_parent(
     material: Material,
 ) -> None:
     rows, size = material.new.features, recipe.COMPACT_ROUNDS
