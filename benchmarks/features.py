@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -22,6 +23,10 @@ def main(
     ablate: Annotated[
         bool, typer.Option(help="Also leave each family and each source of candidates out.")
     ] = False,
+    home: Annotated[
+        Path,
+        typer.Option(help="Where the replayed year is kept; delete it when features change."),
+    ] = Path(".freshrank/benchmarks/features"),
     as_json: Annotated[bool, typer.Option("--json", help="Only the JSON line.")] = False,
 ) -> None:
     """Measure the features on the bundled year.
@@ -36,7 +41,7 @@ def main(
     """
     console, found = Console(highlight=False), dict[str, Any]()
     if only != "speed":
-        quality = features_quality.measure(share, weeks, every, ablate)
+        quality = features_quality.measure(home, share, weeks, every, ablate)
         if not as_json:
             features_quality.show(console, quality)
         found |= quality

@@ -52,7 +52,7 @@ WITH banded AS (
     SELECT category, median(price) AS category_price FROM items
     WHERE price IS NOT NULL AND category IS NOT NULL GROUP BY category
 )
-SELECT i, b.category, b.department, b.brand, b.band, b.price, t.category_price,
+SELECT i, b.category, b.department, b.brand, b.band, b.price, b.listed, t.category_price,
        s.n28, s.n7, s.shoppers28, s.faded, s.paid, s.pieces,
        r.shoppers, r.repeaters, r.gaps, r.gap_sum, r.first,
        percent_rank() OVER (ORDER BY coalesce(s.shoppers28, 0) DESC) AS rank,
@@ -121,18 +121,30 @@ WITH popular AS (
     SELECT category, i FROM things WHERE shoppers28 > 0 AND category IS NOT NULL
     QUALIFY row_number() OVER (PARTITION BY category ORDER BY shoppers28 DESC, i) <= 10
 ), favourite AS (
-    SELECT u, category FROM by_category SEMI JOIN who USING (u)
-    QUALIFY row_number() OVER (PARTITION BY u ORDER BY orders DESC, category) <= 40
+    SELECT u, category, row_number() OVER (PARTITION BY u ORDER BY orders DESC, category) AS nth
+    FROM by_category SEMI JOIN who USING (u) QUALIFY nth <= 40
+), offered AS (
+    SELECT i FROM segments WHERE starts < getvariable('until') AND ends > getvariable('now')
 ), promoted AS (
-    SELECT i FROM things WHERE shoppers28 > 0 AND i IN (
-        SELECT i FROM segments WHERE starts < getvariable('until') AND ends > getvariable('now'))
+    SELECT i FROM things WHERE shoppers28 > 0 AND i IN (FROM offered)
     ORDER BY shoppers28 DESC, i LIMIT 200
+), unsold AS (
+    SELECT i, category, listed, i IN (FROM offered) AS offered FROM things
+    WHERE first IS NULL AND category IS NOT NULL
+), fresh AS (
+    SELECT *, row_number() OVER (PARTITION BY category ORDER BY offered DESC, listed DESC, i)
+        AS place
+    FROM unsold WHERE offered OR listed >= ago(28) QUALIFY place <= 3
+), novel AS (
+    SELECT u, i FROM favourite JOIN fresh USING (category)
+    QUALIFY row_number() OVER (PARTITION BY u ORDER BY offered DESC, nth, place) <= 5
 ), stacked AS (
     SELECT u, i, 1 AS source FROM own
     UNION ALL SELECT u, i, 2 FROM who CROSS JOIN popular
     UNION ALL SELECT u, i, 4 FROM favourite JOIN tops USING (category)
     UNION ALL SELECT u, i, 8 FROM beside WHERE place <= 200
     UNION ALL SELECT u, i, 32 FROM who CROSS JOIN promoted
+    UNION ALL SELECT u, i, 64 FROM novel
 ), merged AS (SELECT u, i, sum(source)::INTEGER AS sources FROM stacked GROUP BY u, i),
 scored AS (
     SELECT u, i, sources, round(
@@ -145,7 +157,7 @@ scored AS (
     LEFT JOIN people AS h USING (u) LEFT JOIN by_category AS c ON c.u = m.u AND c.category = t.category
 )
 SELECT *, row_number() OVER (PARTITION BY u ORDER BY prior DESC, i) AS prior_rank FROM scored
-QUALIFY prior_rank <= 300;
+QUALIFY sources >= 64 OR prior_rank <= 300 - sum(sources // 64) OVER (PARTITION BY u);
 
 CREATE OR REPLACE TEMP VIEW built AS
 SELECT g.group_id, g.u AS shopper_id, i AS item_id,
@@ -193,7 +205,7 @@ SELECT g.group_id, g.u AS shopper_id, i AS item_id,
     coalesce(n.co_sum, 0) / 1e6 AS copurchase_sum, coalesce(n.co_max, 0) / 1e6 AS copurchase_max,
     x.sources % 2 AS from_repurchase, x.sources // 2 % 2 AS from_popularity,
     x.sources // 4 % 2 AS from_category, x.sources // 8 % 2 AS from_copurchase,
-    x.sources // 32 % 2 AS from_promoted, x.prior, x.prior_rank,
+    x.sources // 32 % 2 AS from_promoted, x.sources // 64 AS from_novel, x.prior, x.prior_rank,
     g.group_time // 3600000000 % 24 AS hour, (g.group_time // 86400000000 + 3) % 7 AS weekday,
     sin(days(g.group_time) / 365.25 * 2 * pi()) AS season_sine,
     cos(days(g.group_time) / 365.25 * 2 * pi()) AS season_cosine

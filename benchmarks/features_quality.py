@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import tempfile
 from collections.abc import Iterator
@@ -18,9 +19,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import features_ablation
+from benchmarks import features_ablation, learn_years
 from benchmarks.rivals import RIVALS, Lists, Orders
-from pipelines import features, train
+from pipelines import train
 from pipelines.evaluate import holdouts, metrics
 from pipelines.evaluate.holdouts import Holdout
 from pipelines.shared import booster, columns
@@ -64,7 +65,7 @@ class Week:
     ndcg: dict[str, float]
 
 
-def measure(share: float, weeks: int, every: int, ablate: bool) -> dict[str, Any]:
+def measure(home: Path, share: float, weeks: int, every: int, ablate: bool) -> dict[str, Any]:
     """Replay the bundled year, retrain, and score the last weeks.
 
     Each week's groups are scored by a model that learned everything up to the last retrain, and
@@ -72,17 +73,18 @@ def measure(share: float, weeks: int, every: int, ablate: bool) -> dict[str, Any
     held, also what the candidates missed.
 
     Args:
+        home: folder of the replayed year; one on record is not replayed again.
         share: of the households.
         weeks: how many of the last weeks count.
         every: weeks between two retrains.
         ablate: also measure, on the last of these weeks, what each part is worth.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        runs = _replayed(Path(folder), share)
-        found = _summary(list(_weeks(runs, weeks, every, Path(folder))))
-        found |= cold(runs[runs[0].shop.learning.warm_up_intervals :])
-        if ablate:
-            found |= ablated(runs[-ABLATED:])
+    runs = _replayed(home / f"{share:g}", share)
+    with tempfile.TemporaryDirectory() as models:
+        found = _summary(list(_weeks(runs, weeks, every, Path(models))))
+    found |= cold(runs[runs[0].shop.learning.warm_up_intervals :])
+    if ablate:
+        found |= ablated(runs[-ABLATED:])
     return found | {"share": share, "weeks": weeks, "every": every}
 
 
@@ -122,23 +124,15 @@ def ablated(runs: list[Run]) -> dict[str, Any]:
     return {"families": features_ablation.families(runs), "sources": worth}
 
 
-def _replayed(folder: Path, share: float) -> list[Run]:
-    """A lake with features of every week; all of a week is the holdout of what came before it."""
-    from tests.features.partitions import Shelf, of_step, real_log
-
-    shelf = Shelf.at(folder, "completejourney")
-    log = real_log(YEAR, share)
-    for step in range(YEAR):
-        shelf.validated(step, of_step(log, step))
+def _replayed(home: Path, share: float) -> list[Run]:
+    """The year's runs, their features made; all of a week is the holdout of what came before it."""
+    threads = os.cpu_count() or 1
+    shelf = learn_years.replayed(home, YEAR, share, threads, say)
     learning = shelf.shop.learning.model_copy(
         update={"holdout_days": float(shelf.shop.interval.days)}
     )
     whole = replace(shelf, shop=shelf.shop.model_copy(update={"learning": learning}))
-    runs = [whole.run(step) for step in range(YEAR)]
-    for run in runs:
-        features.run(run)
-        say.print(f"features {run.interval.key[:10]}")
-    return runs
+    return [whole.run(step) for step in range(YEAR)]
 
 
 def _weeks(runs: list[Run], weeks: int, every: int, folder: Path) -> Iterator[Week]:

@@ -278,7 +278,8 @@ _REST: Final = f"""
                                          '%Y-%m-%dT%H:%M:%SZ');
     CREATE TEMP TABLE items AS
     SELECT product_id AS i, product_category AS category, department, brand,
-           round(price * 100)::BIGINT AS price
+           round(price * 100)::BIGINT AS price,
+           min(epoch_us(_committed_at)) OVER (PARTITION BY product_id) AS listed
     FROM products WHERE interval_start < getvariable('week')
     QUALIFY row_number() OVER (PARTITION BY product_id ORDER BY _position DESC) = 1;
     CREATE TEMP TABLE segments AS

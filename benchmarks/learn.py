@@ -20,13 +20,12 @@ from rich.table import Table
 
 from benchmarks import learn_years
 from benchmarks.learn_contenders import BASELINE, CONTENDERS, Week, Weeks, play
-from pipelines import features
+from benchmarks.learn_years import SHOP
 from pipelines.evaluate import bootstrap
 from pipelines.shared.ledger import Manifest
 from pipelines.train.groups import Catalogue
-from tests.features.partitions import FIRST, Shelf, of_step, real_log
+from tests.features.partitions import FIRST, Shelf, real_log
 
-SHOP: Final = "completejourney"
 WARM_UP: Final = 12
 """Weeks that the first model learns from."""
 STRESSED: Final = ("frozen", "refit_boost", "policy", "full retrain")
@@ -67,7 +66,7 @@ def main(
     seconds: it would cost the full retrain more.
     """
     home = home / f"{share:g}"
-    year = _built(home / "year", learn_years.Log(), weeks, share, threads)
+    year = _built(home / "year", weeks, share, threads)
     names = tuple(only or CONTENDERS)
     played = _played(year, names, WARM_UP, weeks - 1, home / "results" / "year")
     changed = min(30, weeks - 12)
@@ -91,18 +90,11 @@ def main(
     print(json.dumps(_summary(played, stressed, changed) | {"share": share, "weeks": weeks}))
 
 
-def _built(home: Path, log: learn_years.Log, weeks: int, share: float, threads: int) -> Weeks:
+def _built(
+    home: Path, weeks: int, share: float, threads: int, log: learn_years.Log | None = None
+) -> Weeks:
     """The features of a year; weeks on record stand."""
-    home.mkdir(parents=True, exist_ok=True)
-    shelf = Shelf.at(home, SHOP, threads=threads)
-    known = {each.interval for each in _manifests(shelf)}
-    missing = [week for week in range(weeks) if shelf.run(week).interval not in known]
-    if missing:
-        log = log or real_log(weeks, share)
-        with Progress(console=say, transient=True) as progress:
-            for week in progress.track(missing, description=f"features of {home.name}"):
-                shelf.validated(week, of_step(log, week))
-                features.run(shelf.run(week))
+    shelf = learn_years.replayed(home, weeks, share, threads, say, log)
     return Weeks(shelf.run(0), Catalogue.of(_manifests(shelf)[-1]))
 
 
@@ -126,14 +118,14 @@ def _stressed(kind: str, home: Path, changed: int, weeks: int, share: float, thr
     last = min(weeks, changed + AFTER)
     shelf = Shelf.at(folder, SHOP, threads=threads)
     if len(_manifests(shelf)) >= last:
-        return _built(folder, learn_years.Log(), last, share, threads)
+        return _built(folder, last, share, threads)
     log, since = real_log(weeks, share), FIRST + changed * learn_years.WEEK
     if kind == "taste":
         log = learn_years.taste_change(log, since)
     else:
         early = FIRST + timedelta(weeks=5)
         log = learn_years.early_return(log, since, early, RETURN_WEEKS)
-    return _built(folder, log, last, share, threads)
+    return _built(folder, last, share, threads, log)
 
 
 def _played(weeks: Weeks, names: tuple[str, ...], first: int, last: int, folder: Path) -> Played:

@@ -1,23 +1,53 @@
 """The year as it was, and two stress years made from it: an abrupt change and a return.
 
 All three are logs of changes (`tests.features.partitions.real_log`), so that their features are
-made by the features stage as in service.
+made by the features stage as in service (`replayed`).
 """
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from rich.console import Console
+from rich.progress import Progress
 
+from pipelines import features
 from pipelines.shared import columns as c
+from tests.features.partitions import Shelf, of_step, real_log
 
+SHOP: Final = "completejourney"
 Log = dict[str, pa.Table]
 WEEK: Final = timedelta(days=7)
 _SEED: Final = 5
+
+
+def replayed(
+    home: Path, weeks: int, share: float, threads: int, say: Console, log: Log | None = None
+) -> Shelf:
+    """The features of a year's weeks, in a lake; weeks on record stand as they are.
+
+    Args:
+        home: folder of the lake and its ledger.
+        share: of the households.
+        log: the changes, instead of the year as it was.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    shelf = Shelf.at(home, SHOP, threads=threads)
+    run = shelf.run(0)
+    known = {each.interval for each in run.ledger.manifests("features", run.shop.surface.name)}
+    missing = [week for week in range(weeks) if shelf.run(week).interval not in known]
+    if missing:
+        log = log or real_log(weeks, share)
+        with Progress(console=say, transient=True) as progress:
+            for week in progress.track(missing, description=f"features of {home.name}"):
+                shelf.validated(week, of_step(log, week))
+                features.run(shelf.run(week))
+    return shelf
 
 
 def taste_change(log: Log, since: datetime) -> Log:

@@ -8,11 +8,15 @@
 | copurchase | what is bought together with the shopper's recent items |
 | latent | the nearest items by latent factors (`latent.py`) |
 | promoted | what is promoted now, most bought first |
+| novel | what is promoted now or was listed in the last 28 days, and nobody bought in the window, \
+of the shopper's most frequent categories |
+
+Nothing speaks for an item that was never bought: up to `NOVEL_PLACES` of a shopper's places are
+kept for novel ones, so that they can be shown at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Final
@@ -20,13 +24,14 @@ from typing import Final
 import ibis
 
 from pipelines.features import together
-from pipelines.features.counters import MILLION, Counters
+from pipelines.features.counters import MILLION, MONTH_DAYS, Counters
 from pipelines.features.engine import Engine, Table, Value, attach, attach_all, place
+from pipelines.features.events import DAY
 from pipelines.shared.columns import ITEM, SHOPPER
-from pipelines.shared.declaration import CandidateSource
+from pipelines.shared.declaration import CandidateSource, Features
 
 SOURCES: Final[tuple[CandidateSource, ...]] = (
-    "repurchase", "popularity", "category", "copurchase", "latent", "promoted",
+    "repurchase", "popularity", "category", "copurchase", "latent", "promoted", "novel",
 )  # fmt: skip
 
 POPULAR_ITEMS: Final = 300
@@ -34,6 +39,9 @@ PROMOTED_ITEMS: Final = 200
 CATEGORIES: Final = 40
 ITEMS_A_CATEGORY: Final = 10
 COPURCHASED: Final = 200
+NOVEL_A_CATEGORY: Final = 3
+NOVEL_PLACES: Final = 5
+"""Of 100 or more; of fewer, every twentieth."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +50,9 @@ class Proposals:
 
     pairs: Table
     """shopper × item: `sources` (a bit a source), `prior`, `prior_rank` (from 1)."""
-    together: Table
-    """shopper × item: `co_sum`, `co_max`, in millionths, also beyond the proposals."""
+    together: Table | None
+    """shopper × item: `co_sum`, `co_max`, in millionths, also beyond the proposals; None where
+    neither a feature nor a source asks for it."""
 
 
 def from_source(row: Table, name: CandidateSource) -> Value:
@@ -58,7 +67,7 @@ def propose(
     shoppers: Table,
     latent: Table | None,
     promoted: Table | None,
-    sources: Sequence[CandidateSource],
+    declared: Features,
     most: int | None,
 ) -> Proposals:
     """Propose items, the best for each shopper by a simple prior.
@@ -71,14 +80,19 @@ def propose(
         most: items a shopper; None for all that any source proposes.
     """
     own = engine.keep(counters.pairs.semi_join(shoppers, SHOPPER))
-    near = engine.keep(together.neighbours(engine, counters))
-    beside = engine.keep(together.scores(near, own))
+    favourites = _favourites(counters, shoppers)
+    kept = NOVEL_PLACES if most is None else min(NOVEL_PLACES, most // 20)
     found = {
         "repurchase": own,
         "popularity": shoppers.cross_join(_most_bought(counters.items, POPULAR_ITEMS)),
-        "category": _of_categories(counters, shoppers),
-        "copurchase": beside.filter(beside.co_rank < COPURCHASED),
+        "category": favourites.inner_join(_category_tops(counters.items), "item_category"),
+        "novel": _novel(counters, favourites, promoted, kept),
     }
+    beside = None
+    if "copurchase" in (*declared.sources, *declared.families):
+        near = engine.keep(together.neighbours(engine, counters))
+        beside = engine.keep(together.scores(near, own))
+        found["copurchase"] = beside.filter(beside.co_rank < COPURCHASED)
     if latent is not None:
         found["latent"] = latent.semi_join(shoppers, SHOPPER)
     if promoted is not None:
@@ -87,14 +101,23 @@ def propose(
     marked = [
         found[name].select(SHOPPER, ITEM, source=ibis.literal(1 << place, "int32"))
         for place, name in enumerate(SOURCES)
-        if name in sources and name in found
+        if name in declared.sources and name in found
     ]
     stacked = reduce(ibis.union, marked)
     merged = stacked.group_by([SHOPPER, ITEM]).agg(sources=stacked.source.sum().cast("int32"))
     ranked = _ranked(merged, own, counters, latent)
     if most is not None:
-        ranked = ranked.filter(ranked.prior_rank <= most)
-    return Proposals(engine.keep(ranked), beside.drop("co_rank"))
+        ranked = _cut(ranked, most)
+    return Proposals(engine.keep(ranked), None if beside is None else beside.drop("co_rank"))
+
+
+def _cut(ranked: Table, most: int) -> Table:
+    """The best `most` proposals of each shopper, novel ones on the places kept for them."""
+    novel = from_source(ranked, "novel")
+    taken = novel.sum().over(ibis.window(group_by=SHOPPER))
+    counted = ranked.mutate(_novel=novel, _taken=taken)
+    kept = (counted._novel == 1) | (counted.prior_rank <= most - counted._taken)
+    return counted.filter(kept).drop("_novel", "_taken")
 
 
 def _ranked(merged: Table, own: Table, counters: Counters, latent: Table | None) -> Table:
@@ -144,15 +167,39 @@ def _most_bought(items: Table, most: int) -> Table:
     return sold.order_by([ibis.desc(sold.it_shoppers_28d), ITEM]).limit(most).select(ITEM)
 
 
-def _of_categories(counters: Counters, shoppers: Table) -> Table:
-    """The top items of the categories in which the shopper bought most often."""
-    sold = counters.items.filter(
-        (counters.items.it_shoppers_28d > 0) & counters.items.item_category.notnull()
-    )
-    tops = sold.mutate(_place=place(sold, "it_shoppers_28d", "item_category"))
-    tops = tops.filter(tops._place < ITEMS_A_CATEGORY)
+def _favourites(counters: Counters, shoppers: Table) -> Table:
+    """shopper × category with `nth` from 0: where the shopper bought most often."""
     mine = counters.categories.semi_join(shoppers, SHOPPER)
     order = ibis.window(group_by=SHOPPER, order_by=[ibis.desc(mine.sc_orders), "item_category"])
-    mine = mine.mutate(_place=ibis.row_number().over(order))
-    mine = mine.filter(mine._place < CATEGORIES)
-    return mine.inner_join(tops, "item_category").select(SHOPPER, ITEM)
+    mine = mine.mutate(nth=ibis.row_number().over(order))
+    return mine.filter(mine.nth < CATEGORIES).select(SHOPPER, "item_category", "nth")
+
+
+def _category_tops(items: Table) -> Table:
+    """The items of each category that most shoppers bought in the last 28 days."""
+    sold = items.filter((items.it_shoppers_28d > 0) & items.item_category.notnull())
+    tops = sold.mutate(_place=place(sold, "it_shoppers_28d", "item_category"))
+    return tops.filter(tops._place < ITEMS_A_CATEGORY).select(ITEM, "item_category")
+
+
+def _novel(counters: Counters, favourites: Table, promoted: Table | None, most: int) -> Table:
+    """Items without a sale, of the categories in which the shopper bought most often.
+
+    The promoted come before the newly listed, the shopper's first categories before the others.
+    """
+    unsold = counters.items.filter(
+        counters.items.it_first.isnull() & counters.items.item_category.notnull()
+    ).select(ITEM, "item_category", "listed_at")
+    on = ibis.literal(False)
+    if promoted is not None:
+        unsold = attach(unsold, promoted.mutate(_on=ibis.literal(True)), ITEM)
+        on = unsold["_on"].fill_null(False)
+    new = unsold.listed_at >= counters.now - MONTH_DAYS * DAY
+    unsold = unsold.mutate(on=on.cast("int8")).filter(on | new)
+    order = [ibis.desc("on"), ibis.desc("listed_at"), ITEM]
+    by_category = ibis.window(group_by="item_category", order_by=order)
+    tops = unsold.mutate(place=ibis.row_number().over(by_category))
+    near = favourites.inner_join(tops.filter(tops.place < NOVEL_A_CATEGORY), "item_category")
+    by_shopper = ibis.window(group_by=SHOPPER, order_by=[ibis.desc("on"), "nth", "place"])
+    near = near.mutate(rank=ibis.row_number().over(by_shopper))
+    return near.filter(near["rank"] < most).select(SHOPPER, ITEM)

@@ -92,7 +92,7 @@ def propose(
         shoppers,
         near,
         on.select(columns.ITEM).distinct() if layout.shop.periods else None,
-        layout.shop.features.sources,
+        layout.shop.features,
         most,
     )
 
@@ -163,7 +163,7 @@ def _described(
         [
             (proposed.pairs, PAIR),
             (count.pairs, PAIR),
-            (proposed.together, PAIR),
+            *([(proposed.together, PAIR)] if proposed.together is not None else []),
             (count.items, (columns.ITEM,)),
             (count.shoppers, (columns.SHOPPER,)),
             (count.categories, (columns.SHOPPER, "item_category")),

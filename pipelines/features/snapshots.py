@@ -6,7 +6,7 @@ from functools import reduce
 
 import ibis
 
-from pipelines.features.engine import Table, Value
+from pipelines.features.engine import Table, Value, attach
 from pipelines.features.events import cents, joined_key, micros, standing
 from pipelines.features.storage import Layout
 from pipelines.shared import columns
@@ -23,6 +23,7 @@ def item_versions(changes: Table, layout: Layout) -> Table:
     return changes.select(
         item_id=changes[item.id],
         price_cents=cents(changes[item.price]) if item.price else ibis.null("int64"),
+        listed_at=changes[columns.COMMITTED_AT],
         **{name: changes[column].cast("string") for name, column in texts.items()},
         **_change(changes),
     ).filter(lambda row: row.item_id.notnull())
@@ -74,6 +75,13 @@ def fold(before: Table, versions: Table, key: str) -> Table:
     old = before.mutate(**{columns.OP: ibis.literal(columns.INSERT)})
     both = ibis.union(old.select(*names), versions.select(*names))
     return standing(both, key).drop(columns.OP)
+
+
+def fold_items(before: Table, versions: Table) -> Table:
+    """See `fold`; an item stays listed since it first was."""
+    listed = before.select(columns.ITEM, _since=before.listed_at)
+    now = attach(fold(before, versions, columns.ITEM), listed, columns.ITEM)
+    return now.mutate(listed_at=ibis.coalesce(now["_since"], now.listed_at)).drop("_since")
 
 
 def still_relevant(periods: Table, step: Interval) -> Table:

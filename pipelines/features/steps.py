@@ -97,7 +97,12 @@ def fold(run: Run, engine: Engine, layout: Layout, step: Interval, before: Inter
         (storage.PERIODS, layout.periods, "period_key", _all(periods)),
     ):
         stood = engine.load(rows.snapshot(run, table, schema, before))
-        now = stood if delta is None else snapshots.fold(stood, delta, key)
+        if delta is None:
+            now = stood
+        elif table == storage.ITEMS:
+            now = snapshots.fold_items(stood, delta)
+        else:
+            now = snapshots.fold(stood, delta, key)
         if table == storage.PERIODS:
             now = snapshots.still_relevant(now, step)
         lake.replace(table, step, engine.arrow(now, schema, key))

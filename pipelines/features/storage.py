@@ -95,7 +95,8 @@ class Layout:
 
     @property
     def items(self) -> pa.Schema:
-        """`state/items`, a row an item: `category` and attributes as text."""
+        """`state/items`, a row an item: `category` and attributes as text, and when the shop
+        first told of it."""
         attributes = {f"item_{name}": pa.string() for name in self.shop.item.attributes}
         return _schema(
             {
@@ -103,6 +104,7 @@ class Layout:
                 "item_category": pa.string(),
                 **attributes,
                 "price_cents": pa.int64(),
+                "listed_at": _TIME,
                 columns.POSITION: pa.int64(),
             }
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,6 +54,7 @@ def _first_week(shop: Grocery) -> None:
 def _second_week(shop: Grocery) -> None:
     shop.line(8.5, 200, 1, 1)
     shop.line(8.5, 200, 1, 6)
+    shop.line(8.5, 200, 1, 88)
     shop.line(9, 201, 2, 2)
     shop.line(8, 210, 3, 1)
     shop.line(9, 210, 3, 1, op="delete")
@@ -89,15 +91,18 @@ def test_each_basket_that_arrived_and_stayed_is_a_group(weeks: Weeks) -> None:
     ]  # fmt: skip
     counts = weeks.shop.shelf.run(1).ledger.manifests("features")[-1].counts
     assert counts["groups"] == 10
-    assert counts["rows"] == len(weeks.rows) == 10 * len({1, 2, 3, 4, 77})
+    of_food = {"200", "211", "220"}
+    assert counts["rows"] == len(weeks.rows) == 10 * len({1, 2, 3, 4, 77}) + len(of_food) * 2
     assert counts["skipped_late"] == len({"120", "221"})
 
 
 def test_labels_and_what_the_candidates_missed(weeks: Weeks) -> None:
     labels = {row["item_id"]: row["label"] for row in weeks.rows if row["group_id"] == "200"}
-    assert labels == {1: 1, 2: 0, 3: 0, 4: 0, 77: 0}, "nobody had bought item 6"
+    assert labels == {1: 1, 2: 0, 3: 0, 4: 0, 77: 0, 5: 0, 6: 1}
     group = weeks.index["200"]
-    assert (group["n_relevant"], group["n_found"], group["n_candidates"]) == (2, 1, 5)
+    assert (group["n_relevant"], group["n_found"], group["n_candidates"]) == (3, 2, 7), (
+        "item 88, which the catalogue lacks, had never been bought"
+    )
     assert (group["group_time"], group["mature_at"]) == (at(8.5), at(8.5))
 
 
@@ -123,6 +128,49 @@ def test_feature_values(weeks: Weeks) -> None:
     assert (row["from_repurchase"], row["from_popularity"], row["from_copurchase"]) == (1, 1, 0)
 
 
+def test_what_nobody_bought_is_proposed_while_it_is_new_or_promoted(tmp_path: Path) -> None:
+    """Items 3 to 6 are food, and 4 to 6 were listed in the first week and never bought."""
+    shop = Grocery(tmp_path)
+    for week in range(6):
+        shop.line(week * 7 + 1, 100 + week, 1, 3)
+    shop.item(36, 7, "food")
+    shop.item(36, 8, "toys")
+    shop.item(36, 4, "food", price=9, op="update")
+    shop.add(
+        "promotions", 30, product_id=6, valid_from=at(30), valid_until=at(50),
+        display_share=0.5, mailer_share=0.0,
+    )  # fmt: skip
+    shop.validate(*range(7))
+    for week in range(6):
+        run = shop.shelf.run(week)
+        features.run(run)
+    novel = {row["item_id"] for row in rows_of(run, "groups/basket") if row["from_novel"]}
+    assert novel == {6}, "promoted; the others were listed more than four weeks ago"
+    features.run(shop.shelf.run(6))
+    features.serve(shop.shelf.run(6))
+    served = rows_of(shop.shelf.run(6), "serving/basket")
+    novel = {row["item_id"] for row in served if row["shopper_id"] == 1 and row["from_novel"]}
+    assert novel == {6, 7}, "a new price does not make item 4 new, and toys are not bought"
+
+
+def test_novel_items_take_a_few_places_at_most(tmp_path: Path) -> None:
+    shop = Grocery(tmp_path)
+    surface = shop.shelf.shop.surface.model_copy(update={"max_candidates": 40})
+    few = replace(shop.shelf, shop=shop.shelf.shop.model_copy(update={"surfaces": (surface,)}))
+    for item in range(100, 200):
+        shop.item(0, item, "food" if item < 150 else "drinks")
+    for item in range(150, 200):
+        shop.line(1 + item / 100, item, 1, item)
+    shop.line(3, 1000, 1, 3)
+    shop.line(8, 1001, 1, 3)
+    shop.validate(0, 1)
+    for week in (0, 1):
+        features.run(few.run(week))
+    rows = rows_of(few.run(1), "groups/basket")
+    assert len(rows) == 40
+    assert sum(row["from_novel"] for row in rows) == 40 // 20
+
+
 def test_fuel_is_capped(weeks: Weeks) -> None:
     fuel = weeks.row("201", 2)
     assert fuel["pair_quantity"] == 20
@@ -142,7 +190,10 @@ def test_a_late_basket_is_a_group_of_the_week_it_arrives_in(weeks: Weeks) -> Non
 
 def test_an_event_that_claims_the_far_future_never_counts(weeks: Weeks) -> None:
     assert weeks.row("231", 1)["shopper_orders_28d"] == 0
-    assert 5 not in {row["item_id"] for row in weeks.rows}
+    sources = {
+        (row["from_popularity"], row["from_novel"]) for row in weeks.rows if row["item_id"] == 5
+    }
+    assert sources == {(0, 1)}, "nobody bought it yet"
 
 
 def test_an_item_outside_the_catalogue_is_a_candidate_without_attributes(weeks: Weeks) -> None:
@@ -163,7 +214,7 @@ def test_periods_hold_at_the_groups_time(weeks: Weeks) -> None:
 def test_cold_shoppers_are_served_what_is_popular(weeks: Weeks) -> None:
     assert (weeks.served.shoppers, weeks.served.cold) == (9, 2), "3 cancelled, 9 never came"
     cold = [row for row in weeks.serving if row["shopper_id"] == 9]
-    assert {row["item_id"] for row in cold} == {1, 2, 3, 4, 6, 77}
+    assert {row["item_id"] for row in cold} == {1, 2, 3, 4, 6, 77, 88}
     assert all(row["from_popularity"] == 1 and row["pair_share"] is None for row in cold)
 
 

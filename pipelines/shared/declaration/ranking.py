@@ -100,7 +100,7 @@ Family = Literal[
     "candidate", "context", "code",
 ]  # fmt: skip
 CandidateSource = Literal[
-    "repurchase", "popularity", "category", "copurchase", "latent", "promoted"
+    "repurchase", "popularity", "category", "copurchase", "latent", "promoted", "novel"
 ]
 
 
