@@ -84,6 +84,7 @@ def measure(home: Path, share: float, weeks: int, every: int, ablate: bool) -> d
         found = _summary(list(_weeks(runs, weeks, every, Path(models))))
     found |= cold(runs[runs[0].shop.learning.warm_up_intervals :])
     if ablate:
+        say.print(found)
         found |= ablated(runs[-ABLATED:])
     return found | {"share": share, "weeks": weeks, "every": every}
 

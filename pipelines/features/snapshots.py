@@ -6,7 +6,7 @@ from functools import reduce
 
 import ibis
 
-from pipelines.features.engine import Table, Value, attach
+from pipelines.features.engine import Table, Value, attach, attach_all
 from pipelines.features.events import cents, joined_key, micros, standing
 from pipelines.features.storage import Layout
 from pipelines.shared import columns
@@ -78,10 +78,18 @@ def fold(before: Table, versions: Table, key: str) -> Table:
 
 
 def fold_items(before: Table, versions: Table) -> Table:
-    """See `fold`; an item stays listed since it first was."""
-    listed = before.select(columns.ITEM, _since=before.listed_at)
-    now = attach(fold(before, versions, columns.ITEM), listed, columns.ITEM)
-    return now.mutate(listed_at=ibis.coalesce(now["_since"], now.listed_at)).drop("_since")
+    """See `fold`; an item stays listed since the first of its versions that no delete follows."""
+    gone = versions.filter(versions[columns.OP] == columns.DELETE)
+    gone = gone.group_by(columns.ITEM).agg(_gone=gone[columns.POSITION].max())
+    told = attach(versions, gone, columns.ITEM)
+    told = told.filter(told["_gone"].isnull() | (told[columns.POSITION] > told["_gone"]))
+    first = told.group_by(columns.ITEM).agg(_first=told.listed_at.min())
+    stood = before.anti_join(gone, columns.ITEM).select(columns.ITEM, _since=before.listed_at)
+    now = attach_all(
+        fold(before, versions, columns.ITEM), [(first, (columns.ITEM,)), (stood, (columns.ITEM,))]
+    )
+    known = ibis.coalesce(now["_first"], now["_since"]), ibis.coalesce(now["_since"], now["_first"])
+    return now.mutate(listed_at=ibis.least(*known)).drop("_first", "_since")
 
 
 def still_relevant(periods: Table, step: Interval) -> Table:

@@ -212,9 +212,9 @@ def _read(run: Run, table: str, schema: pa.Schema, **partitions: Any) -> pa.Tabl
         if len(held) == 0:
             return schema.empty_table()
         raise FeatureMismatch(
-            f"{table} of shop {run.shop.shop} was written before shop.yaml declared "
-            f"{', '.join(missing)}; run the features stage again for every interval from "
-            f"{pc.min(held)} on, or take the declaration back"
+            f"{table} of shop {run.shop.shop} was written without what shop.yaml or this version "
+            f"of Freshrank asks for: {', '.join(missing)}; run the features stage again for every "
+            f"interval from {pc.min(held)} on, or go back to what wrote it"
         ) from None
 
 

@@ -99,7 +99,7 @@ Grow = Callable[[Material], Grown]
 def fresh(material: Material) -> Grown:
     """A model of its own, within the budgets."""
     rules = material.rules
-    rounds = min(recipe.FIRST_ROUNDS, rules.gate.max_trees)
+    rounds = min(recipe.first_rounds(material.new.rows), rules.gate.max_trees)
     return _continued(material, material.new, None, rounds, {})
 
 

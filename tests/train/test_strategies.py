@@ -135,3 +135,8 @@ def test_a_monotone_feature_only_raises_the_score(material: Material) -> None:
         scores = boosting.scores(grown.text, rows.set_column(place, "own_share", [column]), 2)
         assert last is None or (scores >= last - 1e-12).all()
         last = scores
+
+
+def test_a_model_of_its_own_grows_with_what_it_learns_from() -> None:
+    found = [recipe.first_rounds(rows) for rows in (0, 1_000_000, 2_400_000, 50_000_000)]
+    assert found == [100, 100, 200, 300]
