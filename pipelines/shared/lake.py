@@ -29,6 +29,8 @@ _ROW_GROUP: Final = 1 << 17
 """A writer holds a row group in memory: a million rows, unless told."""
 _ATTEMPTS: Final = 5
 """How often a write begins anew because another one changed the same partition first."""
+_CHECKPOINT: Final = 10
+"""Writes after which a table's log is summed up: what follows is read anew at every opening."""
 
 Partitions = list[tuple[str, str, str | list[str]]]
 """Conditions that a partition's key meets: column, comparison, value."""
@@ -113,7 +115,7 @@ class Lake:
             with contextlib.suppress(FileExistsError):
                 write_deltalake(
                     self.uri(table), pieces.schema.empty_table(), partition_by=[INTERVAL],
-                    mode="ignore",
+                    mode="ignore", configuration={"delta.checkpointInterval": str(_CHECKPOINT)},
                 )  # fmt: skip
         try:
             write_deltalake(
