@@ -7,6 +7,8 @@ moment. It keeps the versions of `KEEP` (a rule of its own: damage is often noti
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Final
 
@@ -50,12 +52,18 @@ def back_up(installation: Installation) -> int:
     there = _files(target, copy)
     for table in sorted({name.split(f"/{_LOG}/")[0] for name in there if _LOG in name}):
         _require_not_older(installation.lake, backup, table)
-    wanted = [name for name in (*data, *logs) if name not in there or _pointer(name)]
+    wanted = [name for name in (*data, *logs) if name not in there and not _pointer(name)]
     for name in wanted:
         _copy(source, f"{root}/{name}", target, f"{copy}/{name}")
+    pointers = [
+        _point(
+            source, f"{root}/{name}", target, f"{copy}/{name}", {f"{root}/{log}" for log in logs}
+        )
+        for name in filter(_pointer, logs)
+    ]
     for table in {name.split(f"/{_LOG}/")[0] for name in logs}:
         backup.vacuum(table, KEEP)
-    return len(wanted)
+    return len(wanted) + sum(pointers)
 
 
 def bring_back(installation: Installation, manifest: Manifest) -> bool:
@@ -109,10 +117,35 @@ def _require_not_older(lake: Lake, backup: Lake, table: str) -> None:
         )
 
 
+def _point(
+    source: pafs.FileSystem, path: str, target: pafs.FileSystem, to: str, listed: set[str]
+) -> bool:
+    """Copy a pointer that has changed, unless it names a checkpoint that came after the listing."""
+    content = _content(source, path)
+    version = json.loads(content)["version"]
+    folder = path.rpartition("/")[0]
+    if not any(name.startswith(f"{folder}/{version:020}.checkpoint") for name in listed):
+        return False
+    if target.get_file_info(to).type is pafs.FileType.File and _content(target, to) == content:
+        return False
+    _write(target, to, [content])
+    return True
+
+
+def _content(files: pafs.FileSystem, path: str) -> bytes:
+    with files.open_input_stream(path) as read:
+        return bytes(read.read())
+
+
 def _copy(source: pafs.FileSystem, path: str, target: pafs.FileSystem, to: str) -> None:
+    with source.open_input_stream(path) as read:
+        _write(target, to, iter(lambda: read.read(_CHUNK), b""))
+
+
+def _write(target: pafs.FileSystem, to: str, chunks: Iterable[bytes]) -> None:
     """One file, whole or not at all."""
     target.create_dir(to.rpartition("/")[0], recursive=True)
-    with source.open_input_stream(path) as read, target.open_output_stream(f"{to}.part") as write:
-        while chunk := read.read(_CHUNK):
+    with target.open_output_stream(f"{to}.part") as write:
+        for chunk in chunks:
             write.write(chunk)
     target.move(f"{to}.part", to)

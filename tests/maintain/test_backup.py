@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pyarrow.fs as pafs
@@ -41,6 +42,35 @@ def test_the_copy_is_the_lake_and_a_rerun_copies_nothing(kept: Installation) -> 
     assert maintain.back_up(kept) == 0
     kept.lake.replace(CHANGES, WEEKS[0], partition(kept, CHANGES, WEEKS[0]))
     assert maintain.back_up(kept) == 2, "one data file and one entry of the log"
+
+
+def test_a_checkpoint_written_after_the_listing_waits_for_the_next_copy(
+    kept: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = partition(kept, CHANGES, WEEKS[0])
+    listed, calls = backup._files, count()
+
+    def list_then_write(files: pafs.FileSystem, root: str) -> set[str]:
+        found = listed(files, root)
+        if next(calls) == 0:
+            for _ in range(12):
+                kept.lake.replace(CHANGES, WEEKS[0], rows)
+        return found
+
+    pointer = f"{CHANGES}/_delta_log/_last_checkpoint"
+    for _ in range(12):
+        kept.lake.replace(CHANGES, WEEKS[0], rows)
+    maintain.back_up(kept)
+    before = (the_copy(kept).lake.local_root / pointer).read_text()
+    monkeypatch.setattr(backup, "_files", list_then_write)
+    maintain.back_up(kept)
+    assert (kept.lake.local_root / pointer).read_text() != before
+    assert (the_copy(kept).lake.local_root / pointer).read_text() == before
+    monkeypatch.undo()
+    assert maintain.back_up(kept) > 12
+    assert the_copy(kept).lake.version(CHANGES) == kept.lake.version(CHANGES)
+    assert maintain.back_up(kept) == 0
+    assert contents(the_copy(kept)) == contents(kept)
 
 
 def test_without_a_place_nothing_is_copied(stocked: Installation) -> None:
