@@ -156,8 +156,10 @@ scored AS (
     LEFT JOIN things AS t USING (i) LEFT JOIN own AS p USING (u, i)
     LEFT JOIN people AS h USING (u) LEFT JOIN by_category AS c ON c.u = m.u AND c.category = t.category
 )
-SELECT *, row_number() OVER (PARTITION BY u ORDER BY prior DESC, i) AS prior_rank FROM scored
-QUALIFY sources >= 64 OR prior_rank <= 300 - sum(sources // 64) OVER (PARTITION BY u);
+FROM (
+    SELECT *, row_number() OVER (PARTITION BY u ORDER BY prior DESC, i) AS prior_rank FROM scored
+    QUALIFY sources >= 64 OR prior_rank <= 300
+) QUALIFY sources >= 64 OR prior_rank <= 300 - sum(sources // 64) OVER (PARTITION BY u);
 
 CREATE OR REPLACE TEMP VIEW built AS
 SELECT g.group_id, g.u AS shopper_id, i AS item_id,

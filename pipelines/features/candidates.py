@@ -113,9 +113,9 @@ def propose(
 
 def _cut(ranked: Table, most: int) -> Table:
     """The best `most` proposals of each shopper, novel ones on the places kept for them."""
-    novel = from_source(ranked, "novel")
-    taken = novel.sum().over(ibis.window(group_by=SHOPPER))
-    counted = ranked.mutate(_novel=novel, _taken=taken)
+    best = ranked.filter((ranked.prior_rank <= most) | (from_source(ranked, "novel") == 1))
+    novel = from_source(best, "novel")
+    counted = best.mutate(_novel=novel, _taken=novel.sum().over(ibis.window(group_by=SHOPPER)))
     kept = (counted._novel == 1) | (counted.prior_rank <= most - counted._taken)
     return counted.filter(kept).drop("_novel", "_taken")
 
