@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import tempfile
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from pipelines.shared.run import Run
 
 YEAR: Final = 52
 """Weeks of the bundled shop."""
+THREADS: Final = 2
 ABLATED: Final = 4
 """Weeks on which parts are left out."""
 RETRAINED: Final = "retrained"
@@ -127,8 +127,7 @@ def ablated(runs: list[Run]) -> dict[str, Any]:
 
 def _replayed(home: Path, share: float) -> list[Run]:
     """The year's runs, their features made; all of a week is the holdout of what came before it."""
-    threads = os.cpu_count() or 1
-    shelf = learn_years.replayed(home, YEAR, share, threads, say)
+    shelf = learn_years.replayed(home, YEAR, share, THREADS, say)
     learning = shelf.shop.learning.model_copy(
         update={"holdout_days": float(shelf.shop.interval.days)}
     )

@@ -55,10 +55,9 @@ def back_up(installation: Installation) -> int:
     wanted = [name for name in (*data, *logs) if name not in there and not _pointer(name)]
     for name in wanted:
         _copy(source, f"{root}/{name}", target, f"{copy}/{name}")
+    listed = {f"{root}/{name}" for name in logs}
     pointers = [
-        _point(
-            source, f"{root}/{name}", target, f"{copy}/{name}", {f"{root}/{log}" for log in logs}
-        )
+        _point(source, f"{root}/{name}", target, f"{copy}/{name}", listed)
         for name in filter(_pointer, logs)
     ]
     for table in {name.split(f"/{_LOG}/")[0] for name in logs}:
