@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from benchmarks import extract, features, learn, loop
+from benchmarks import loop
+from benchmarks.extract import run as extract
+from benchmarks.features import run as features
+from benchmarks.learn import run as learn
 
 application = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Where the project's figures come from."

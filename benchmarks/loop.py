@@ -15,9 +15,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.installation import installed
-from local import curves
-from local.demo import FIRST, WARM_UP_WEEKS, WEEK, Bar
-from pipelines import loop, status
+from local.demo import curves
+from local.demo.weeks import FIRST, WARM_UP_WEEKS, WEEK, Bar
+from pipelines import loop
+from pipelines.inspect import status
 from pipelines.shared.intervals import Interval
 from pipelines.shared.run import Run
 

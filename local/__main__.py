@@ -12,11 +12,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from local import airflow, http, services, shop
-from local.commands import AIRFLOW_COMPONENTS
+from local import http, services, shop
 from local.errors import LocalError
 from local.home import Home
 from local.processes import LOOPBACK, Register, Service
+from local.servers import airflow
+from local.servers.commands import AIRFLOW_COMPONENTS
 
 DEFAULT_SHARE = 0.2
 DEFAULT_WEEKS = 8
@@ -88,7 +89,9 @@ def demo(
     ] = DEFAULT_WEEKS,
 ) -> None:
     """Replay a real shop's weeks through Airflow, and show what the ranker learned."""
-    from local.demo import main  # it draws, and drawing costs a second that `down` need not pay
+    from local.demo.weeks import (
+        main,  # it draws, and drawing costs a second that `down` need not pay
+    )
 
     with _reported():
         main(share, weeks)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from local.home import PROJECT, Home
-from local.postgres import PostgresServer
+from local.servers.postgres import PostgresServer
 
 SHOP = "completejourney"
 

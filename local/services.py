@@ -10,12 +10,13 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from local import airflow, environment, mlflow_server, postgres
-from local.commands import AIRFLOW_COMPONENTS
+from local import environment
 from local.errors import ServiceFailedError
 from local.home import PROJECT, Home, write_private
-from local.postgres import PostgresServer
 from local.processes import LOOPBACK, Register, Service, free_port, stop
+from local.servers import airflow, mlflow, postgres
+from local.servers.commands import AIRFLOW_COMPONENTS
+from local.servers.postgres import PostgresServer
 from pipelines.shared.settings import Settings
 
 STOP_GRACE_S = 5.0
@@ -120,7 +121,7 @@ def _start(
     tracking = _start_mlflow(home, server, register, mlflow_port)
     if components:
         _start_airflow(home, register, variables, airflow_port, components)
-    mlflow_server.wait(tracking)
+    mlflow.wait(tracking)
     airflow_url = f"http://{LOOPBACK}:{airflow_port}"
     return Stack(home, server, mlflow_url, airflow_url, variables)
 
@@ -175,7 +176,7 @@ def _port(known: Mapping[str, Service], name: str) -> int:
 def _start_mlflow(home: Home, server: PostgresServer, register: Register, port: int) -> Service:
     service = register.running().get("mlflow")
     if service is None:
-        service = mlflow_server.start(home, server, port)
+        service = mlflow.start(home, server, port)
         register.add(service)
     return service
 

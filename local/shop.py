@@ -5,7 +5,7 @@ from datetime import datetime
 from rich.console import Console
 
 from local.environment import SHOP
-from local.postgres import PostgresServer
+from local.servers.postgres import PostgresServer
 from pipelines.shared.declaration import load_shop
 from pipelines.shared.settings import PROJECT
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from local import postgres as local_postgres
-from local.postgres import PostgresServer
+from local.servers import postgres as local_postgres
+from local.servers.postgres import PostgresServer
 from pipelines.shared.settings import Settings
-from tests.extract import mariadb_server, wal_shop
+from tests.extract import mariadb_server
 from tests.extract.mariadb_server import MariadbServer
+from tests.extract.wal import wal_shop
 
 PROJECT = Path(__file__).parents[1]
 

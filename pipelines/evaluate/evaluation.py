@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.evaluate.bootstrap import Gain
-from pipelines.evaluate.contest import BASELINE, CHAMPION, Contest, Figures, Result
+from pipelines.evaluate.compare import BASELINE, CHAMPION, Contest, Figures, Result
 from pipelines.evaluate.gate import Trial, Verdict, best_of
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from pipelines.evaluate import contest as contests
+from pipelines.evaluate import compare as contests
 from pipelines.evaluate import gate, holdouts
-from pipelines.evaluate.contest import Contender, Contest, Result
+from pipelines.evaluate.compare import Contender, Contest, Result
 from pipelines.evaluate.gate import Case, Verdict
-from pipelines.shared import booster
 from pipelines.shared import columns as c
-from pipelines.shared.challengers import Trained
 from pipelines.shared.errors import CorruptPartition, TransientError
+from pipelines.shared.models import booster
+from pipelines.shared.models.challengers import Trained
 from pipelines.shared.run import Run
 
 ITEMS = "state/items"

@@ -9,8 +9,8 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from pipelines.shared.booster import ModelCard
 from pipelines.shared.intervals import Interval
+from pipelines.shared.models.booster import ModelCard
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from pipelines.evaluate import evaluation as evaluations
 from pipelines.evaluate import gate, holdouts
 from pipelines.evaluate.judgement import Judged
 from pipelines.evaluate.report import DataVersion, ModelReport, Report
-from pipelines.shared import booster
 from pipelines.shared.intervals import Interval
+from pipelines.shared.models import booster
 from pipelines.shared.run import Run
 
 

@@ -8,17 +8,17 @@ from collections.abc import Mapping
 
 from pipelines.evaluate import evaluation as evaluations
 from pipelines.evaluate import reporting
-from pipelines.evaluate.contest import Result
+from pipelines.evaluate.compare import Result
 from pipelines.evaluate.evaluation import Evaluation
 from pipelines.evaluate.judgement import Judged, judge
 from pipelines.evaluate.report import Tracker
-from pipelines.evaluate.tracking import MlflowTracker
-from pipelines.shared import challengers
+from pipelines.evaluate.tracking.mlflow_tracker import MlflowTracker
 from pipelines.shared import columns as c
-from pipelines.shared.challengers import Challenger, Trained
 from pipelines.shared.errors import PermanentError
 from pipelines.shared.hashing import content_hash
 from pipelines.shared.ledger import Manifest, Version
+from pipelines.shared.models import challengers
+from pipelines.shared.models.challengers import Challenger, Trained
 from pipelines.shared.run import Run
 
 STAGE = "evaluate"

@@ -2,26 +2,20 @@
 
 `install` begins to capture changes in the database of a source, `run` brings those of one interval
 into `changes/<table>`, `again` reads them once more, `prune` lets triggers' tables forget what was
-taken, `check` says what is wrong with a source, `clock` what time it is in the shop, `rows_at` what
-a table held at a time, `freshness` which source answers and what waits there.
+taken, `check` says what is wrong with a source, `clock` what time it is in the shop.
 """
 
-from pipelines.extract.freshness import SourceState, freshness
-from pipelines.extract.history import rows_at
 from pipelines.extract.modes import check, install, remove
 from pipelines.extract.prune import prune
 from pipelines.extract.stage import Extracted, again, clock, run
 
 __all__ = [
     "Extracted",
-    "SourceState",
     "again",
     "check",
     "clock",
-    "freshness",
     "install",
     "prune",
     "remove",
-    "rows_at",
     "run",
 ]

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from pipelines.extract import drift
-from pipelines.extract.drift import SourceColumn
+from pipelines.extract import schema
+from pipelines.extract.schema import SourceColumn
 from pipelines.extract.source import ChangeSource, Position
 from pipelines.shared.declaration import Shop
 from pipelines.shared.settings import Settings
@@ -41,35 +41,38 @@ class Mode:
     where changes are not kept in the shop's tables."""
     columns: Callable[[str, Shop], dict[str, dict[str, SourceColumn]]] = field(kw_only=True)
     """The columns that each table has."""
-    unfit: Callable[[str, SourceColumn], str] = field(default=drift.unfit_in_postgres, kw_only=True)
+    unfit: Callable[[str, SourceColumn], str] = field(
+        default=schema.unfit_in_postgres, kw_only=True
+    )
     """Why values of a column may not fit a declared type; see `drift.compare`."""
 
 
 def mode(url: str, shop: Shop) -> Mode:
     """The way in which a part's changes are captured; its driver is imported only here."""
     if shop.source.capture == "binlog":
-        from pipelines.extract import binlog_columns, binlog_server
-        from pipelines.extract.binlog import BinlogSource
+        from pipelines.extract.binlog.source import BinlogSource
+        from pipelines.extract.databases.mysql import catalogue, connection
 
         return Mode(
-            BinlogSource, binlog_server.install, binlog_server.remove, binlog_server.check,
-            pending_bytes=binlog_server.pending_bytes,
-            columns=binlog_columns.tables_of, unfit=binlog_columns.unfit,
+            BinlogSource, connection.install, connection.remove, connection.check,
+            pending_bytes=connection.pending_bytes,
+            columns=catalogue.tables_of, unfit=catalogue.unfit,
         )  # fmt: skip
     if shop.source.capture == "cursor":
-        from pipelines.extract import cursor, cursor_check
+        from pipelines.extract.cursor import check as cursor_check
+        from pipelines.extract.cursor import source as cursor
 
         return Mode(
             cursor.CursorSource, cursor_check.install, cursor_check.remove, cursor_check.check,
             pending=cursor.pending, columns=cursor_check.tables_of,
         )  # fmt: skip
     if shop.source.capture == "wal":
-        from pipelines.extract import wal
-        from pipelines.extract import wal_install as slots
+        from pipelines.extract.wal import install as slots
+        from pipelines.extract.wal import source as wal
 
         return Mode(
             wal.WalSource, slots.install, slots.remove, slots.check, slots.release,
-            pending_bytes=wal.pending_bytes, columns=drift.tables_of,
+            pending_bytes=wal.pending_bytes, columns=schema.tables_of,
         )  # fmt: skip
     from pipelines.extract import triggers
 
@@ -98,7 +101,7 @@ def as_found(url: str, shop: Shop, known: Mapping[str, Mapping[str, str]] | None
     found = way.columns(url, shop)
     return shop.with_columns(
         {
-            name: drift.to_take(
+            name: schema.to_take(
                 shop.tables[name], found[name], (known or {}).get(name, {}), way.unfit
             )
             for name in taking

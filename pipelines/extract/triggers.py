@@ -8,9 +8,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from pipelines.extract import drift, trigger_log
-from pipelines.extract.drift import SourceColumn
+from pipelines.extract import schema
+from pipelines.extract.schema import SourceColumn
 from pipelines.extract.source import ChangeSource, Position
+from pipelines.extract.trigger.numbered import source as trigger_log
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import SettingsError
 from pipelines.shared.settings import Settings
@@ -20,21 +21,21 @@ def source(url: str, shop: Shop, settings: Settings) -> ChangeSource:
     """Changes that triggers wrote down."""
     if database := _log_database(url):
         return trigger_log.LogSource(url, shop, settings, database.opened)
-    from pipelines.extract.trigger import TriggerSource
+    from pipelines.extract.trigger.postgres.source import TriggerSource
 
     return TriggerSource(url, shop, settings)
 
 
 def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
     """See `modes.install`."""
-    from pipelines.extract import trigger_install
+    from pipelines.extract.trigger.postgres import install as trigger_install
 
     return list((_log_database(url) or trigger_install).install(url, shop, at))
 
 
 def remove(url: str, shop: Shop) -> None:
     """See `modes.remove`."""
-    from pipelines.extract import trigger_install
+    from pipelines.extract.trigger.postgres import install as trigger_install
 
     (_log_database(url) or trigger_install).remove(url, shop)
 
@@ -43,7 +44,7 @@ def check(url: str, shop: Shop) -> list[str]:
     """See `modes.check`."""
     if database := _log_database(url):
         return trigger_log.check(url, shop, database.opened)
-    from pipelines.extract import trigger_install
+    from pipelines.extract.trigger.postgres import install as trigger_install
 
     return trigger_install.check(url, shop)
 
@@ -52,7 +53,7 @@ def pending(url: str, shop: Shop, positions: Mapping[str, Position]) -> dict[str
     """How many committed changes of each table no extraction has taken yet."""
     if database := _log_database(url):
         return trigger_log.pending(url, shop, positions, database.opened)
-    from pipelines.extract import trigger
+    from pipelines.extract.trigger.postgres import source as trigger
 
     return trigger.pending(url, shop, positions)
 
@@ -61,7 +62,7 @@ def prune(url: str, shop: Shop, positions: Mapping[str, Position]) -> dict[str, 
     """See `Mode.prune`."""
     if database := _log_database(url):
         return trigger_log.prune(url, shop, positions, database.writing)
-    from pipelines.extract import trigger
+    from pipelines.extract.trigger.postgres import source as trigger
 
     return trigger.prune(url, shop, positions)
 
@@ -70,12 +71,12 @@ def tables_of(url: str, shop: Shop) -> dict[str, dict[str, SourceColumn]]:
     """The columns of every table of a source."""
     kind = _kind(url)
     if kind == "postgresql":
-        return drift.tables_of(url, shop)
+        return schema.tables_of(url, shop)
     if kind == "sqlite":
-        from pipelines.extract import cursor_check
+        from pipelines.extract.cursor import check as cursor_check
 
         return cursor_check.tables_of(url, shop)
-    from pipelines.extract import binlog_columns
+    from pipelines.extract.databases.mysql import catalogue as binlog_columns
 
     return binlog_columns.tables_of(url, shop)
 
@@ -83,8 +84,8 @@ def tables_of(url: str, shop: Shop) -> dict[str, dict[str, SourceColumn]]:
 def unfit(url: str) -> Callable[[str, SourceColumn], str]:
     """Why values of a column may not fit a declared type, in a database of the URL's kind."""
     if _kind(url) not in ("mysql", "mariadb"):
-        return drift.unfit_in_postgres
-    from pipelines.extract import binlog_columns
+        return schema.unfit_in_postgres
+    from pipelines.extract.databases.mysql import catalogue as binlog_columns
 
     return binlog_columns.unfit
 
@@ -97,11 +98,11 @@ def _log_database(url: str) -> Any:
     """
     kind = _kind(url)
     if kind in ("mysql", "mariadb"):
-        from pipelines.extract import trigger_mariadb
+        from pipelines.extract.trigger.numbered.mariadb import session
 
-        return trigger_mariadb
+        return session
     if kind == "sqlite":
-        from pipelines.extract import trigger_sqlite
+        from pipelines.extract.trigger.numbered.sqlite import session as trigger_sqlite
 
         return trigger_sqlite
     if kind == "postgresql":

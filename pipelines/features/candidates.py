@@ -23,10 +23,10 @@ from typing import Final
 
 import ibis
 
-from pipelines.features import together
+from pipelines.features import copurchase as together
 from pipelines.features.counters import MILLION, MONTH_DAYS, Counters
-from pipelines.features.engine import Engine, Table, Value, attach, attach_all, place
-from pipelines.features.events import DAY
+from pipelines.features.engines.base import Engine, Table, Value, attach, attach_all, place
+from pipelines.features.state.events import DAY
 from pipelines.shared.columns import ITEM, SHOPPER
 from pipelines.shared.declaration import CandidateSource, Features
 

@@ -10,9 +10,9 @@ from typing import Final
 
 import ibis
 
-from pipelines.features.engine import Engine, Table, Value, attach, attach_all
-from pipelines.features.events import DAY
-from pipelines.features.storage import Layout
+from pipelines.features.engines.base import Engine, Table, Value, attach, attach_all
+from pipelines.features.state.events import DAY
+from pipelines.features.state.storage import Layout
 from pipelines.shared.columns import ITEM, SHOPPER
 
 WINDOW_DAYS: Final = 364

@@ -8,11 +8,12 @@ from typing import Final
 
 import ibis
 
-from pipelines.features import impressions, storage
 from pipelines.features.counters import Counters, recent
-from pipelines.features.engine import Engine, Table, attach
-from pipelines.features.events import micros
-from pipelines.features.storage import Layout
+from pipelines.features.engines.base import Engine, Table, attach
+from pipelines.features.groups import logged
+from pipelines.features.state import storage
+from pipelines.features.state.events import micros
+from pipelines.features.state.storage import Layout
 from pipelines.shared.columns import ITEM, SHOPPER
 from pipelines.shared.run import Run
 
@@ -37,7 +38,7 @@ def count(
         return None
     since = until - timedelta(days=DAYS)
     stored = storage.read_between(run, storage.SHOWN, layout.shown, since, until)
-    rows = impressions.whole(engine.load(stored))
+    rows = logged.whole(engine.load(stored))
     rows = rows.filter((rows.group_time >= micros(since)) & (rows.group_time < counters.now))
     lists = engine.keep(rows)
     taken = counters.lines.filter(recent(counters.lines, counters.now, DAYS))

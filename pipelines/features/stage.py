@@ -9,15 +9,18 @@ from typing import Any
 import ibis
 import pyarrow as pa
 
-from pipelines.features import catalogue, rows, steps, storage
-from pipelines.features.engine import engine
-from pipelines.features.events import micros
-from pipelines.features.storage import Layout
+from pipelines.features import assemble as rows
+from pipelines.features import catalogue
+from pipelines.features import fold as steps
+from pipelines.features.engines.base import engine
+from pipelines.features.state import storage
+from pipelines.features.state.events import micros
+from pipelines.features.state.storage import Layout
 from pipelines.shared import columns
-from pipelines.shared import vocabulary as stored
 from pipelines.shared.errors import PermanentError
 from pipelines.shared.hashing import content_hash
 from pipelines.shared.intervals import Interval
+from pipelines.shared.models import vocabulary as stored
 from pipelines.shared.run import Run
 
 STAGE = "features"

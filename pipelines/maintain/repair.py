@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pipelines.maintain.backup import bring_back
-from pipelines.maintain.verification import STAGES, Fault
+from pipelines.maintain.verify import STAGES, Fault
 from pipelines.shared.installation import Installation
 from pipelines.shared.intervals import Interval
 

@@ -144,7 +144,7 @@ def _expire_table(
 
 def _expire_docs(installation: Installation, until: datetime) -> Iterator[str]:
     """Remove validation's pages of intervals that ended by a time."""
-    from pipelines.validate.record import data_docs
+    from pipelines.validate.docs import data_docs
 
     root = installation.lake.local_root
     for manifest in installation.ledger.manifests("validate"):

@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 
 from pipelines.publish.lists import top
 from pipelines.publish.table import PublishedTable, Stamp
-from pipelines.shared import booster
 from pipelines.shared import columns as c
 from pipelines.shared.errors import PermanentError
 from pipelines.shared.hashing import content_hash
 from pipelines.shared.ledger import Manifest, Version
+from pipelines.shared.models import booster
 from pipelines.shared.run import Run
 
 STAGE = "publish"

@@ -4,7 +4,7 @@ Entry points: `run` for the loop, `retrain` for the reference that learns everyt
 for an occasional search for better settings.
 """
 
-from pipelines.shared.challengers import Challenger, Trained
+from pipelines.shared.models.challengers import Challenger, Trained
 from pipelines.train.stage import retrain, run
 from pipelines.train.tuning import Study, tune
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.shared.ranking import ranks
-from pipelines.train.examples import Examples
+from pipelines.train.data.examples import Examples
 
 DEPTH: Final = 10
 MEMORY: Final = 8

@@ -8,14 +8,14 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 
-from pipelines.shared import booster, vocabulary
-from pipelines.shared.booster import ModelCard
-from pipelines.shared.challengers import STAGE
 from pipelines.shared.errors import CorruptPartition
 from pipelines.shared.ledger import Manifest, Version
+from pipelines.shared.models import booster, vocabulary
+from pipelines.shared.models.booster import ModelCard
+from pipelines.shared.models.challengers import STAGE
 from pipelines.shared.run import Run
+from pipelines.train.data.groups import Catalogue
 from pipelines.train.drift import Health
-from pipelines.train.groups import Catalogue
 from pipelines.train.policy import Spent
 
 ANEW = ("first", "compact", "blend")

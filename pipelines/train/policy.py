@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from pipelines.shared.declaration import Gate, Learning
-from pipelines.train import recipe
 from pipelines.train.drift import RECOVERY
+from pipelines.train.models import parameters
 
 LEAST_BETWEEN: Final = 4
 """Runs from one new model to the next at least."""
@@ -120,7 +120,7 @@ def credit(at: Situation) -> float:
     It is below zero while a shop's history is short: a new model that `learning.blend_within` asks
     for is not much cheaper then than a full retrain.
     """
-    full = sum(each.full for each in at.past) + at.all_groups * recipe.FIRST_ROUNDS
+    full = sum(each.full for each in at.past) + at.all_groups * parameters.FIRST_ROUNDS
     return at.learning.cost_share * full - sum(each.work for each in at.past)
 
 
@@ -128,18 +128,18 @@ def spent(names: Sequence[str], at: Situation) -> Spent:
     """What training these challengers costs, and what a full retrain would; see `rivals.best`."""
     rivals = 2 if len(names) > 1 else 1
     work = rivals * sum(_work(name, at) for name in names)
-    return Spent(round(work, 1), float(at.all_groups * recipe.FIRST_ROUNDS))
+    return Spent(round(work, 1), float(at.all_groups * parameters.FIRST_ROUNDS))
 
 
 def _work(name: str, at: Situation) -> float:
-    learning, more = at.learning, recipe.rounds(at.learning, at.span)
+    learning, more = at.learning, parameters.rounds(at.learning, at.span)
     replayed = at.new_groups * (1 + learning.replay_ratio)
     return {
-        "compact": at.window_groups * recipe.COMPACT_ROUNDS,
-        "blend": at.window_groups * recipe.COMPACT_ROUNDS,
+        "compact": at.window_groups * parameters.COMPACT_ROUNDS,
+        "blend": at.window_groups * parameters.COMPACT_ROUNDS,
         "boost": 2 * at.new_groups * learning.boost_rounds,
         "replay_boost": replayed * more,
-        "adapt": at.new_groups * (REFIT_WORK * at.trees + recipe.ADAPT_ROUNDS),
+        "adapt": at.new_groups * (REFIT_WORK * at.trees + parameters.ADAPT_ROUNDS),
         "refit_boost": at.new_groups * (REFIT_WORK * at.trees + more),
     }[name]
 
@@ -151,7 +151,7 @@ def mainstay(learning: Learning) -> str:
 
 def over_budget(at: Situation) -> str | None:
     """The budget that continuing would pass; None if none."""
-    more = recipe.rounds(at.learning, at.span)
+    more = parameters.rounds(at.learning, at.span)
     growth = 1 + more / max(at.trees, 1)
     gate = at.gate
     if at.trees + more > gate.max_trees:

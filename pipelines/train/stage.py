@@ -8,21 +8,23 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 
-from pipelines.shared import booster
-from pipelines.shared.booster import ModelCard
-from pipelines.shared.challengers import STAGE, Challenger, Trained
 from pipelines.shared.errors import DeclarationError
 from pipelines.shared.ledger import Manifest
+from pipelines.shared.models import booster
+from pipelines.shared.models.booster import ModelCard
+from pipelines.shared.models.challengers import STAGE, Challenger, Trained
 from pipelines.shared.run import Run
-from pipelines.train import boosting, drift, groups, plan, policy, replay, rivals, strategies
-from pipelines.train.boosting import Say
-from pipelines.train.data import Data
+from pipelines.train import drift, plan, policy, preselection, strategies
+from pipelines.train.data import groups, replay
+from pipelines.train.data.groups import Catalogue
 from pipelines.train.drift import Health
-from pipelines.train.groups import Catalogue
+from pipelines.train.material import Data
+from pipelines.train.models import boosting
+from pipelines.train.models.boosting import Say
+from pipelines.train.models.parameters import MIN_GROUPS
 from pipelines.train.plan import Parent
 from pipelines.train.policy import Situation
-from pipelines.train.recipe import MIN_GROUPS
-from pipelines.train.rivals import Chosen
+from pipelines.train.preselection import Chosen
 from pipelines.train.strategies import STRATEGIES, Grown, Material
 
 
@@ -124,11 +126,11 @@ def _train(data: Data, trained: Trained) -> Trained:
         few = f"only {data.new.groups} groups with two grades: they wait"
         return replace(trained, reason=few)
     if data.parent is None:
-        made = rivals.best(("first",), data.material)
+        made = preselection.best(("first",), data.material)
         return replace(trained, challengers=(_save(data, made, trained.cut, started),))
     health, situation = _situation(data, data.parent)
     chosen = policy.choose(situation)
-    made = rivals.best(chosen.names, data.material)
+    made = preselection.best(chosen.names, data.material)
     return replace(
         trained,
         challengers=(_save(data, made, trained.cut, started, forced=chosen.forced),),

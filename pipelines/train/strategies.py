@@ -30,10 +30,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from pipelines.shared.declaration import Gate, Learning
-from pipelines.train import boosting, recipe, trees
-from pipelines.train.boosting import Binned, Leaves, Say
-from pipelines.train.examples import Examples, joined
-from pipelines.train.trainers import Local, Trainer
+from pipelines.train.data.examples import Examples, joined
+from pipelines.train.models import boosting, trees
+from pipelines.train.models import parameters as recipe
+from pipelines.train.models.boosting import Binned, Leaves, Say
+from pipelines.train.trainers.local import Local, Trainer
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,12 @@ import yaml
 from pipelines.shared.errors import PermanentError
 from pipelines.shared.ledger import Manifest
 from pipelines.shared.run import Run
-from pipelines.train import boosting, drift, groups, plan, strategies
-from pipelines.train.examples import Examples
-from pipelines.train.groups import Catalogue
-from pipelines.train.recipe import MIN_GROUPS
+from pipelines.train import drift, plan, strategies
+from pipelines.train.data import groups
+from pipelines.train.data.examples import Examples
+from pipelines.train.data.groups import Catalogue
+from pipelines.train.models import boosting
+from pipelines.train.models.parameters import MIN_GROUPS
 from pipelines.train.strategies import Material, Rules
 
 TUNED: Final = ("refit_decay", "refit_rounds", "learning_rate")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from pipelines.validate.gate import Finding, frame_of, in_utc
+from pipelines.validate.expectations import Finding, frame_of, in_utc
 from pipelines.validate.suite import Rule
 
 _LONGEST_VALUE = 60

@@ -25,10 +25,10 @@ from pipelines.shared.intervals import Interval
 from pipelines.shared.lake import in_source_order
 from pipelines.shared.ledger import Manifest
 from pipelines.shared.run import Run
+from pipelines.validate.docs import data_docs, write_data_docs
 from pipelines.validate.duplicates import repeated
-from pipelines.validate.gate import Finding, Judgement, judge
+from pipelines.validate.expectations import Finding, Judgement, judge
 from pipelines.validate.reasons import reasons
-from pipelines.validate.record import data_docs, write_data_docs
 from pipelines.validate.suite import Suite, load_suite
 
 STAGE = "validate"

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from pipelines.extract import install, remove
 from pipelines.extract.source import ChangeSource, Position, change_schema
-from pipelines.extract.trigger import TriggerSource
+from pipelines.extract.trigger.postgres.source import TriggerSource
 from pipelines.shared.intervals import utc
 from pipelines.shared.settings import Settings
 from tests.extract.list_source import ListSource

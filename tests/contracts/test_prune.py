@@ -11,9 +11,9 @@ import pytest
 import sqlalchemy as sa
 
 from pipelines import extract
-from pipelines.extract.capture_sql import Capture
 from pipelines.extract.source import Position
-from pipelines.extract.trigger_table import LogNames
+from pipelines.extract.trigger.numbered.sql import LogNames
+from pipelines.extract.trigger.postgres.sql import Capture
 from pipelines.extract.triggers import prune
 from pipelines.shared.columns import POSITION
 from pipelines.shared.errors import CaptureMissing, SourceMovedOn

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from local import airflow, http, shop, stack
-from local.commands import CORE_COMPONENTS
+from local import http, shop, stack
+from local.servers import airflow
+from local.servers.commands import CORE_COMPONENTS
 from local.services import Stack
 from pipelines.shared.settings import Settings
 

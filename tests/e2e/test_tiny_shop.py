@@ -11,9 +11,10 @@ import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from local import stack
-from pipelines import __main__ as command_line
-from pipelines import extract, loop, maintain, status
-from pipelines.evaluate.tracking import KIND_TAG
+from pipelines import extract, loop, maintain
+from pipelines.cli import app as command_line
+from pipelines.evaluate.tracking.mlflow_tracker import KIND_TAG
+from pipelines.inspect import status
 from pipelines.maintain.upkeep import tables
 from pipelines.shared.declaration import load_shop
 from pipelines.shared.installation import Installation

@@ -23,13 +23,14 @@ import pyarrow.compute as pc
 
 from pipelines.evaluate.report import Report
 from pipelines.promote.stage import Decided, promote, reject
-from pipelines.shared import booster, hashing
 from pipelines.shared import columns as c
-from pipelines.shared.booster import ModelCard
-from pipelines.shared.challengers import Challenger, Trained
+from pipelines.shared import hashing
 from pipelines.shared.intervals import Interval, utc
 from pipelines.shared.lake import Lake
 from pipelines.shared.ledger import Decision, Manifest
+from pipelines.shared.models import booster
+from pipelines.shared.models.booster import ModelCard
+from pipelines.shared.models.challengers import Challenger, Trained
 from pipelines.shared.run import Run
 from pipelines.shared.settings import Settings
 

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from sqlalchemy import make_url
 
-from local.postgres import PostgresServer
+from local.servers.postgres import PostgresServer
 from pipelines import extract
 from pipelines.extract.modes import mode
 from pipelines.shared.declaration import Shop

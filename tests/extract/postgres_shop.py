@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import make_url
 
-from local.postgres import PostgresServer
+from local.servers.postgres import PostgresServer
 from pipelines.shared.declaration import Shop, load_shop
 
 DECLARED = Path(__file__).parents[1] / "declared"

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from local.postgres import PostgresServer
-from pipelines import doctor
+from local.servers.postgres import PostgresServer
 from pipelines import extract as stage
 from pipelines.extract.lag import CommitTimes
 from pipelines.extract.stage import extract
+from pipelines.inspect import doctor
 from pipelines.shared.installation import Installation
 from pipelines.shared.intervals import utc
 from pipelines.shared.settings import Settings

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.extract import output
-from pipelines.extract.cursor_snapshot import Snapshot
+from pipelines.extract.cursor.snapshot import Snapshot
+from pipelines.inspect import export
 from pipelines.shared.errors import SchemaDrift
 from pipelines.shared.hashing import content_hash
 from pipelines.shared.lake import in_source_order
@@ -139,7 +139,7 @@ def _the_rest_copes(shop: Goods, rows: pa.Table, folder: Path) -> None:
     names = tuple(columns_of(shop))
     assert repeated(rows, ("id",), ("id", *names), 1).sum() == 0
     for name in ("out.csv", "out.parquet"):
-        assert output.write(rows.to_reader(), folder / name) == 4
+        assert export.write(rows.to_reader(), folder / name) == 4
     assert pq.read_table(folder / "out.parquet").num_rows == 4
 
 

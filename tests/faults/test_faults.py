@@ -21,18 +21,20 @@ from typing import Any
 
 import pytest
 
-from local import postgres
-from local.postgres import PostgresServer
 from local.processes import Register, stop
+from local.servers import postgres
+from local.servers.postgres import PostgresServer
 from pipelines import extract
-from pipelines.extract import binlog, postgres_copy, source
+from pipelines.extract import source
+from pipelines.extract.binlog import source as binlog
+from pipelines.extract.databases.postgres import copy
 from pipelines.extract.source import ChangeSource, Position, Taken
 from pipelines.extract.stage import extract as extract_from
 from pipelines.shared.errors import LakeFull, SourceUnavailable
 from pipelines.shared.intervals import Interval
 from tests.contracts.ways import GOODS, WAYS, AnyInterval, Corner, Way, opened, same
 from tests.extract.mariadb_server import MariadbServer
-from tests.extract.wal_shop import LOGICAL
+from tests.extract.wal.wal_shop import LOGICAL
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
@@ -42,7 +44,7 @@ ROWS, WIDTH = 4000, 4000
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (source, binlog, postgres_copy):
+    for module in (source, binlog, copy):
         monkeypatch.setattr(module, "BATCH_BYTES", 2 << 20)
 
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from pipelines import features
-from pipelines.features import storage
 from pipelines.features.stage import StepMissing
+from pipelines.features.state import storage
 from pipelines.shared.errors import FeatureMismatch
 from tests.features.small_logs import Grocery, at, rows_of
 

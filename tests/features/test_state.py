@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.features import snapshots
 from pipelines.features.catalogue import catalogue
-from pipelines.features.engine import Engine, engine
-from pipelines.features.events import joined_key, lines, normalise, plausible, standing
-from pipelines.features.storage import Layout
+from pipelines.features.engines.base import Engine, engine
+from pipelines.features.state import entities
+from pipelines.features.state.events import joined_key, lines, normalise, plausible, standing
+from pipelines.features.state.storage import Layout
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import DeclarationError
 from tests.features.partitions import Shelf
@@ -110,7 +110,7 @@ def test_a_snapshot_is_overruled_by_later_changes(duck: Engine) -> None:
     delta = duck.load(
         _versions((3, "update", "a"), (4, "delete", "b"), (5, "delete", "c"), (6, "insert", "d"))
     )
-    folded = _rows(duck, snapshots.fold(before, delta, "item_id"), "item_id")
+    folded = _rows(duck, entities.fold(before, delta, "item_id"), "item_id")
     assert [(row["item_id"], row["_position"]) for row in folded] == [("a", 3), ("d", 6)]
 
 
@@ -125,7 +125,7 @@ def test_overlapping_periods_become_stretches_with_the_largest_value(
     ]
     filled = [{"period_key": str(n), "item_id": 1, "_position": n} | r for n, r in enumerate(rows)]
     table = duck.load(pa.Table.from_pylist(filled, schema=layout.periods))
-    found = _rows(duck, snapshots.segments(table, layout), "segment_start")
+    found = _rows(duck, entities.segments(table, layout), "segment_start")
     micros = [int(at(day).timestamp() * 1e6) for day in (0, 2, 4, 6)]
     assert [
         (row["segment_start"], row["segment_end"], row["period_display"], row["period_mailer"])

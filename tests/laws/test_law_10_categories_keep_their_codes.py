@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipelines import features
-from pipelines.shared import vocabulary
+from pipelines.shared.models import vocabulary
 from pipelines.shared.run import Run
 from tests.features.small_logs import Grocery, rows_of
 

@@ -14,10 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.features import catalogue, counters, events, rows, steps, storage
-from pipelines.features.engine import engine
-from pipelines.features.storage import Layout
-from pipelines.shared import columns, vocabulary
+from pipelines.features import assemble, catalogue, counters, fold
+from pipelines.features.engines.base import engine
+from pipelines.features.state import events, storage
+from pipelines.features.state.storage import Layout
+from pipelines.shared import columns
+from pipelines.shared.models import vocabulary
 from tests.features.partitions import FIRST, Shelf, log_of, of_step
 
 pytestmark = pytest.mark.slow
@@ -92,24 +94,24 @@ def _state(folder: Path, histories: Any, articles: Any, cuts: set[int]) -> dict[
             run = shelf.run(last)
             shelf.validated(last, of_step(log, last, since=since))
             with opened.scope():
-                steps.fold(run, opened, layout, run.interval, before)
+                fold.fold(run, opened, layout, run.interval, before)
             since, before = last + 1, run.interval
         run = shelf.run(WEEKS - 1)
         end = run.interval.end
         stood = events.known(run, opened, layout, end - timedelta(days=counters.WINDOW_DAYS), end)
-        known = rows.as_of(run, opened, layout, end, run.interval)
-        users = opened.load(rows.snapshot(run, storage.SHOPPERS, layout.shoppers, run.interval))
+        known = assemble.as_of(run, opened, layout, end, run.interval)
+        users = opened.load(assemble.snapshot(run, storage.SHOPPERS, layout.shoppers, run.interval))
         everyone = users.select(columns.SHOPPER)
-        proposed = rows.propose(opened, known, layout, everyone, None)
+        proposed = assemble.propose(opened, known, layout, everyone, None)
         now = ibis.literal(events.micros(end), "int64")
         shown = everyone.mutate(group_time=now, context_time=now)
-        pairs = proposed.pairs.select(*rows.PAIR)
+        pairs = proposed.pairs.select(*assemble.PAIR)
         types = catalogue.types(catalogue.catalogue(layout))
         wanted = pa.schema({columns.SHOPPER: pa.string(), columns.ITEM: pa.string(), **types})
-        built = rows.build(opened, shown, (columns.SHOPPER,), pairs, known, proposed, layout)
+        built = assemble.build(opened, shown, (columns.SHOPPER,), pairs, known, proposed, layout)
         return {
             "events": opened.arrow(stood, layout.events, "event_key"),
-            "items": rows.snapshot(run, storage.ITEMS, layout.items, run.interval),
+            "items": assemble.snapshot(run, storage.ITEMS, layout.items, run.interval),
             "vocabulary": vocabulary.rows(run.lake).drop_columns([columns.INTERVAL]),
             "features": opened.arrow(built, wanted, columns.SHOPPER, columns.ITEM),
         }

@@ -11,7 +11,7 @@ import pytest
 
 from pipelines import evaluate
 from pipelines.evaluate import holdouts
-from pipelines.evaluate.contest import Contender, HoldoutLeak, require_unseen
+from pipelines.evaluate.compare import Contender, HoldoutLeak, require_unseen
 from pipelines.shared import columns as c
 from pipelines.shared import hashing
 from pipelines.shared.lake import Lake

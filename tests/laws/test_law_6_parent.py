@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipelines import train
-from pipelines.shared import booster
+from pipelines.shared.models import booster
 from pipelines.train import plan
 from tests.train import conftest as training
 from tests.train.baskets import Installation

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local.postgres import PostgresServer
+from local.servers.postgres import PostgresServer
 from pipelines.promote.stage import promote, reject, settle
 from pipelines.shared.ledger import Decision, Manifest, champion_of
 from pipelines.shared.run import Run

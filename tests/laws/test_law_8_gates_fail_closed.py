@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from pipelines import evaluate
-from pipelines.evaluate import bootstrap, contest
-from pipelines.shared import booster
+from pipelines.evaluate import bootstrap, compare
 from pipelines.shared.errors import CorruptPartition
 from pipelines.shared.lake import Lake
+from pipelines.shared.models import booster
 from tests.evaluate.real_groups import (
     SHOP,
     Installation,
@@ -88,7 +88,7 @@ def test_scores_that_are_no_numbers(
 
 
 @pytest.mark.parametrize("crash", [ZeroDivisionError("by zero"), MemoryError("none left")])
-@pytest.mark.parametrize("place", [(bootstrap, "paired_gain"), (contest, "baseline")])
+@pytest.mark.parametrize("place", [(bootstrap, "paired_gain"), (compare, "baseline")])
 def test_a_crashed_metric(
     installation: Installation,
     monkeypatch: pytest.MonkeyPatch,

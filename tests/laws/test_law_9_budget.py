@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipelines import train
-from pipelines.shared.challengers import Trained
-from pipelines.train import recipe
+from pipelines.shared.models.challengers import Trained
+from pipelines.train.models import parameters
 from tests.train import conftest as training
 from tests.train.baskets import Installation
 
@@ -50,7 +50,7 @@ def test_what_would_pass_the_trees_is_compacted_and_need_only_be_no_worse(
         f"compact instead of refit_boost, because 100 + 3 trees would pass the budget of {budget}",
     )
     compacted = trained.challengers[0]
-    assert (compacted.trees, compacted.parent) == (min(recipe.COMPACT_ROUNDS, budget), 1)
+    assert (compacted.trees, compacted.parent) == (min(parameters.COMPACT_ROUNDS, budget), 1)
     assert compacted.forced
     assert compacted.trained_through == trained.cut
     # The window holds what the parent had learned, and the new groups.

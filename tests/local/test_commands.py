@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from local.__main__ import application
-from local.commands import AIRFLOW_COMPONENTS, COMMANDS, CORE_COMPONENTS
+from local.servers.commands import AIRFLOW_COMPONENTS, COMMANDS, CORE_COMPONENTS
 
 runner = CliRunner()
 

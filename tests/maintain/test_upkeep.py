@@ -15,8 +15,8 @@ from deltalake.exceptions import CommitFailedError
 
 from pipelines import extract as extraction
 from pipelines import maintain, validate
-from pipelines.extract import rows_at
 from pipelines.extract.stage import extract
+from pipelines.inspect.history import rows_at
 from pipelines.shared.columns import EXPIRED
 from pipelines.shared.errors import DeclarationError, Expired
 from pipelines.shared.hashing import content_hash

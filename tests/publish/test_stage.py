@@ -12,15 +12,15 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
-from local.postgres import PostgresServer
+from local.servers.postgres import PostgresServer
 from pipelines import publish
 from pipelines.publish.lists import UnsoundScores
 from pipelines.publish.stage import NotServed
 from pipelines.publish.table import PublishedTable, Stamp, TableUnusable
-from pipelines.shared import booster
 from pipelines.shared.errors import SourceUnavailable
 from pipelines.shared.intervals import utc
 from pipelines.shared.lake import Lake
+from pipelines.shared.models import booster
 from pipelines.shared.run import Run
 from tests.evaluate.real_groups import (
     FEATURES,

@@ -13,10 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from local import airflow, environment, http, postgres, services
-from local.commands import AIRFLOW_COMPONENTS, COMMANDS, RANKER_POOL
+from local import environment, http, services
 from local.home import Home
 from local.processes import LOOPBACK, Register, free_port, launch, stop, wait_ready
+from local.servers import airflow, postgres
+from local.servers.commands import AIRFLOW_COMPONENTS, COMMANDS, RANKER_POOL
 from local.services import Stack
 
 pytestmark = pytest.mark.services

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from pipelines.shared.column_types import arrow_type
 from pipelines.shared.declaration import load_shop
+from pipelines.shared.declaration.column_types import arrow_type
 from pipelines.shared.errors import DeclarationError
 
 PROJECT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from rich.console import Console
 
-from local import postgres
+from local.servers import postgres
 from pipelines.shared.errors import PermanentError, SourceUnavailable
 from shops.completejourney import OPENING, is_loaded, load
 from shops.completejourney.load import SHOP_TABLES

@@ -19,13 +19,14 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.shared import challengers, hashing, vocabulary
 from pipelines.shared import columns as c
-from pipelines.shared.challengers import Challenger, Trained
+from pipelines.shared import hashing
 from pipelines.shared.hashing import content_hash
 from pipelines.shared.intervals import Interval, utc
 from pipelines.shared.lake import Lake
 from pipelines.shared.ledger import Decision, Manifest, Version
+from pipelines.shared.models import challengers, vocabulary
+from pipelines.shared.models.challengers import Challenger, Trained
 from pipelines.shared.run import Run
 from pipelines.shared.settings import Settings
 

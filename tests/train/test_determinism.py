@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from pipelines import train
-from pipelines.shared import booster
 from pipelines.shared import columns as c
 from pipelines.shared.lake import Lake
+from pipelines.shared.models import booster
 from tests.train.baskets import FEATURES, SHOP, WEEKS, Installation, interval
 
 pytestmark = pytest.mark.slow

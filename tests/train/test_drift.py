@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from pipelines.train import drift
+from pipelines.train.data.examples import Examples
 from pipelines.train.drift import Health
-from pipelines.train.examples import Examples
 
 
 def _examples(labels: list[list[int]]) -> Examples:

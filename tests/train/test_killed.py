@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import train
-from pipelines.shared import challengers
+from pipelines.shared.models import challengers
 from tests.train.baskets import Installation, interval
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.shared.declaration import Gate, Learning
-from pipelines.train import policy, recipe
+from pipelines.train import policy
+from pipelines.train.models import parameters
 from pipelines.train.policy import Situation, Spent
 
 USUAL = Situation(
@@ -74,7 +75,7 @@ def test_a_new_model_comes_when_it_is_paid_for_or_overdue() -> None:
     credit = 0.055 * (1_200_000 + 900_000) - 90_000
     assert policy.credit(due) == pytest.approx(credit)
     price = policy.spent(("blend",), due)
-    assert price == Spent(4_800 * recipe.COMPACT_ROUNDS, 900_000.0)
+    assert price == Spent(4_800 * parameters.COMPACT_ROUNDS, 900_000.0)
     assert policy.choose(due).names == ("refit_boost",)
     rich = replace(due, past=(*due.past, Spent(0.0, (price.work - credit) / 0.055 + 1)))
     assert policy.choose(rich).names == ("blend",)
@@ -114,6 +115,6 @@ def test_leaves_are_not_moved_where_a_feature_must_be_monotone() -> None:
     learning = Learning(monotone={"price": -1})
     assert policy.choose(replace(USUAL, learning=learning)).names == ("replay_boost",)
     names = ("category", "price")
-    found = recipe.parameters(learning, names, rows=1000, threads=1)
+    found = parameters.parameters(learning, names, rows=1000, threads=1)
     assert found["monotone_constraints"] == [0, -1]
-    assert "monotone_constraints" not in recipe.parameters(Learning(), names, 1000, 1)
+    assert "monotone_constraints" not in parameters.parameters(Learning(), names, 1000, 1)

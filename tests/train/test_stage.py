@@ -13,12 +13,14 @@ import pyarrow.compute as pc
 import pytest
 
 from pipelines import train
-from pipelines.shared import booster, challengers
 from pipelines.shared import columns as c
-from pipelines.shared.challengers import Trained
 from pipelines.shared.errors import CorruptPartition, DeclarationError
-from pipelines.train import boosting, drift, groups, plan
-from pipelines.train.groups import Catalogue
+from pipelines.shared.models import booster, challengers
+from pipelines.shared.models.challengers import Trained
+from pipelines.train import drift, plan
+from pipelines.train.data import groups
+from pipelines.train.data.groups import Catalogue
+from pipelines.train.models import boosting
 from tests.train.baskets import CATEGORICAL, FEATURES, Installation, interval
 
 pytestmark = pytest.mark.slow

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from pipelines.shared.declaration import Gate
-from pipelines.train import boosting, drift, groups, plan, recipe, rivals, strategies, trees
-from pipelines.train.groups import Catalogue
+from pipelines.train import drift, plan, preselection, strategies
+from pipelines.train.data import groups
+from pipelines.train.data.groups import Catalogue
+from pipelines.train.models import boosting, parameters, trees
 from pipelines.train.strategies import STRATEGIES, Material, Rules
 from tests.train.baskets import CATEGORICAL, FEATURES, Installation, interval
 
@@ -51,7 +53,7 @@ def test_several_intervals_move_the_leaves_as_often(
     material: Material, span: int, more: int
 ) -> None:
     grown = STRATEGIES["refit_boost"].grow(replace(material, span=span))
-    assert grown.trees == recipe.COMPACT_ROUNDS + more
+    assert grown.trees == parameters.COMPACT_ROUNDS + more
     assert grown.params["refit_decay_rate"] == pytest.approx(0.95**span)
 
 
@@ -60,18 +62,18 @@ def test_early_stopping_says_how_many_trees_and_then_all_groups_are_learned(
 ) -> None:
     grown = STRATEGIES["boost"].grow(material)
     best = int(np.argmax(grown.curve))
-    assert grown.trees == recipe.COMPACT_ROUNDS + max(1, best)
+    assert grown.trees == parameters.COMPACT_ROUNDS + max(1, best)
     assert grown.groups == material.new.groups
 
 
 def test_a_blend_is_the_mean_of_a_new_model_and_the_newest_in_the_parent(
     material: Material,
 ) -> None:
-    rows, size = material.new.features, recipe.COMPACT_ROUNDS
+    rows, size = material.new.features, parameters.COMPACT_ROUNDS
     parent = STRATEGIES["refit_boost"].grow(material).text
     for _ in range(2):
         grown = STRATEGIES["blend"].grow(replace(material, parent=parent))
-        assert grown.trees == recipe.BLENDED_TREES == 2 * size
+        assert grown.trees == parameters.BLENDED_TREES == 2 * size
         new = trees.leading(grown.text, size)
         mean = (
             boosting.scores(new, rows, 2)
@@ -94,8 +96,8 @@ def test_the_mean_of_a_model_with_itself_scores_as_it_does(material: Material) -
     rows = material.new.features
     own = boosting.scores(material.parent, rows, 2)
     assert boosting.scores(twice, rows, 2) == pytest.approx(own, abs=1e-12)
-    assert f"shrinkage={recipe.COMPACT_RATE / 2:g}\n" in twice
-    assert f"shrinkage={recipe.COMPACT_RATE:g}\n" not in twice
+    assert f"shrinkage={parameters.COMPACT_RATE / 2:g}\n" in twice
+    assert f"shrinkage={parameters.COMPACT_RATE:g}\n" not in twice
 
 
 def test_what_continues_a_parent_wants_one(material: Material) -> None:
@@ -106,9 +108,9 @@ def test_what_continues_a_parent_wants_one(material: Material) -> None:
 def test_of_rivals_the_better_one_on_groups_that_none_learned_learns_them_too(
     material: Material,
 ) -> None:
-    chosen = rivals.best(("refit_boost", "adapt"), lambda name: material)
+    chosen = preselection.best(("refit_boost", "adapt"), lambda name: material)
     assert chosen.grown == STRATEGIES[chosen.name].grow(material)
-    aside = recipe.aside(material.rules.learning, material.new.ids)
+    aside = parameters.aside(material.rules.learning, material.new.ids)
     kept, learned = material.new.of(aside), replace(material, new=material.new.of(~aside))
     found = {
         name: drift.ndcg(
@@ -138,5 +140,5 @@ def test_a_monotone_feature_only_raises_the_score(material: Material) -> None:
 
 
 def test_a_model_of_its_own_grows_with_what_it_learns_from() -> None:
-    found = [recipe.first_rounds(rows) for rows in (0, 1_000_000, 2_400_000, 50_000_000)]
+    found = [parameters.first_rounds(rows) for rows in (0, 1_000_000, 2_400_000, 50_000_000)]
     assert found == [100, 100, 200, 300]

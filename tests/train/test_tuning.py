@@ -11,7 +11,8 @@ import yaml
 
 from pipelines import train
 from pipelines.shared.declaration import Learning
-from pipelines.train import drift, groups, tuning
+from pipelines.train import drift, tuning
+from pipelines.train.data import groups
 from pipelines.train.tuning import TooLittleHistory
 from tests.train.baskets import Installation, interval
 

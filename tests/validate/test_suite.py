@@ -12,7 +12,7 @@ from pipelines.shared.declaration import load_shop
 from pipelines.shared.errors import SuiteError
 from pipelines.shared.run import Run
 from pipelines.shared.settings import PROJECT
-from pipelines.validate.gate import judge
+from pipelines.validate.expectations import judge
 from pipelines.validate.suite import load_suite
 from tests.validate.partitions import WEEK, extract, line, partition
 

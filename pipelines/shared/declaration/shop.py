@@ -8,8 +8,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from pipelines.shared.column_types import OPAQUE, PLAIN
 from pipelines.shared.declaration.base import Declared, Name, require
+from pipelines.shared.declaration.column_types import OPAQUE, PLAIN
 from pipelines.shared.declaration.loop import Every, Gate, Learning, Retention
 from pipelines.shared.declaration.ranking import Event, Features, Item, Periods, Shopper, Surface
 from pipelines.shared.declaration.tables import Source, Table

@@ -9,8 +9,8 @@ from typing import Annotated, Literal, Self
 import pyarrow as pa
 from pydantic import Field, PrivateAttr, model_validator
 
-from pipelines.shared.column_types import OPAQUE, arrow_type
 from pipelines.shared.declaration.base import Declared, Name, require
+from pipelines.shared.declaration.column_types import OPAQUE, arrow_type
 
 
 class Source(Declared):

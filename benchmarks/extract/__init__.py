@@ -1,0 +1,1 @@
+"""Extraction beside other ways to bring a table from a database to disk."""

@@ -1,0 +1,1 @@
+"""The features: how well they rank, and how long they take."""

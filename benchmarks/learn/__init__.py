@@ -1,0 +1,1 @@
+"""Incremental learning beside a full retrain, week after week."""

@@ -1,0 +1,1 @@
+"""The demo: a real shop's weeks through a real Airflow and a real MLflow."""

@@ -1,0 +1,1 @@
+"""The servers that Freshrank needs: PostgreSQL, MLflow and Airflow."""

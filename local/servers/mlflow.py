@@ -1,0 +1,44 @@
+"""The MLflow tracking server and model registry, as a child process."""
+
+from collections.abc import Mapping
+
+from local import http
+from local.environment import QUIET, inherited, program
+from local.home import Home
+from local.processes import LOOPBACK, Service, launch, wait_ready
+from local.servers.commands import COMMANDS
+from local.servers.postgres import PostgresServer
+
+READY_TIMEOUT_S = 120.0
+
+
+def settings(home: Home, server: PostgresServer, port: int) -> Mapping[str, str]:
+    """The server's own settings; the database's password stays off the command line."""
+    return {
+        **QUIET,
+        "MLFLOW_HOST": LOOPBACK,
+        "MLFLOW_PORT": str(port),
+        "MLFLOW_WORKERS": "1",
+        "MLFLOW_BACKEND_STORE_URI": server.url("mlflow"),
+        "MLFLOW_ARTIFACTS_DESTINATION": str(home.mlflow_artifacts),
+        "MLFLOW_SERVE_ARTIFACTS": "true",
+        # Jobs judge language models and start two more processes; nothing here uses them.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+
+
+def start(home: Home, server: PostgresServer, port: int) -> Service:
+    """Start the server; it makes its own tables."""
+    home.mlflow_artifacts.mkdir(parents=True, exist_ok=True)
+    return launch(
+        "mlflow",
+        program(COMMANDS["mlflow"]),
+        environment={**inherited(), **settings(home, server, port)},
+        log=home.logs / "mlflow.log",
+        port=port,
+    )
+
+
+def wait(service: Service) -> None:
+    """Return when the server answers."""
+    wait_ready(service, lambda: http.get(f"{service.url()}/health") is not None, READY_TIMEOUT_S)

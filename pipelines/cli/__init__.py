@@ -1,0 +1,1 @@
+"""The command line: parsing and printing; what a command does is elsewhere."""

@@ -1,0 +1,347 @@
+"""Evaluations in MLflow: one run an interval, a child run and a version a challenger.
+
+Everything is found again by its tags, so a rerun completes what a killed run began and adds
+nothing of its own. The order is: runs, model files, version (its tags in the same call), the
+verdict, the mark that all is there.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from pipelines.evaluate.report import DataVersion, ModelReport, Report
+from pipelines.evaluate.tracking import packaging, plots
+from pipelines.shared.errors import PermanentError
+from pipelines.shared.mlflow_server import answering, require_reachable
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run as TrackedRun
+
+INTERVAL_TAG = "freshrank.interval"
+KIND_TAG = "freshrank.kind"
+STRATEGY_TAG = "freshrank.strategy"
+CONTENT_TAG = "freshrank.content_hash"
+DONE_TAG = "freshrank.recorded"
+
+
+class MlflowTracker:
+    """The tracking server and registry at a URI.
+
+    Args:
+        uri: of the server, or of a store that MLflow opens itself.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+
+    def check(self) -> None:
+        """See `Tracker.check`."""
+        require_reachable(self._uri)
+
+    def record(self, report: Report) -> Mapping[str, int]:
+        """See `Tracker.record`."""
+        self.check()
+        import mlflow
+        from mlflow import MlflowClient
+
+        if not self._uri.startswith("http"):
+            # A store without a server looks up its own models through the process's setting.
+            mlflow.set_tracking_uri(self._uri)
+        # Its remarks (no pip in the environment, an example was checked) help nobody here.
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        with TemporaryDirectory(prefix="freshrank-") as folder, answering(self._uri):
+            client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
+            return _Recording(client, report, folder, self._uri).record()
+
+
+class _Recording:
+    """One report on its way into MLflow."""
+
+    def __init__(self, client: MlflowClient, report: Report, folder: str, uri: str) -> None:
+        self.client, self.report, self.folder, self.uri = client, report, folder, uri
+        self.experiment = self._experiment()
+        self.runs = list(
+            client.search_runs(
+                [self.experiment],
+                f"tags.`{INTERVAL_TAG}` = '{interval_tag(report)}'",
+                order_by=["attributes.start_time ASC"],
+            )
+        )
+
+    def record(self) -> dict[str, int]:
+        report = self.report
+        parent = self._run("interval", f"{report.interval.start:%Y-%m-%d}", {})
+        if parent.data.tags.get(DONE_TAG) == report.content_hash:
+            return {model.strategy: self._known_version(model) for model in report.models}
+        self._log(parent, report.metrics, report.params, report.data)
+        versions = {model.strategy: self._challenger(parent, model) for model in report.models}
+        self._drop_strangers(parent)
+        self._finish(parent, {**report.tags, DONE_TAG: report.content_hash})
+        return versions
+
+    def _experiment(self) -> str:
+        from mlflow.exceptions import MlflowException
+
+        name = self.report.experiment
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        # Without a server, MLflow would keep its files in the working directory.
+        place = None if self.uri.startswith("http") else self.report.artifacts.as_uri()
+        try:
+            return str(self.client.create_experiment(name, artifact_location=place))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            return str(self.client.get_experiment_by_name(name).experiment_id)
+
+    def _run(self, kind: str, name: str, tags: dict[str, str]) -> TrackedRun:
+        wanted = {KIND_TAG: kind, INTERVAL_TAG: interval_tag(self.report), **tags}
+        for run in self.runs:
+            if wanted.items() <= run.data.tags.items():
+                return run
+        now = int(time.time() * 1000)
+        run = self.client.create_run(self.experiment, now, tags=wanted, run_name=name)
+        self.runs.append(run)
+        return run
+
+    def _challenger(self, parent: TrackedRun, model: ModelReport) -> int:
+        tags = {
+            "mlflow.parentRunId": parent.info.run_id,
+            STRATEGY_TAG: model.strategy,
+            CONTENT_TAG: model.content_hash,
+        }
+        run = self._run("challenger", f"{parent.info.run_name} {model.strategy}", tags)
+        card = model.card
+        params = {
+            "strategy": model.strategy,
+            "parent": str(model.parent),
+            "trained_through": model.trained_through,
+            "trees": str(card.trees),
+            "groups": str(card.groups),
+            "features": str(len(card.features)),
+            **{f"lightgbm.{name}": str(value) for name, value in card.params.items()},
+        }
+        self._log(run, model.metrics, params, self.report.data, card.learning_curve)
+        self._plot(run, model)
+        version = self._version(run, model)
+        self._finish(run, {"freshrank.version": str(version)})
+        return version
+
+    def _plot(self, run: TrackedRun, model: ModelReport) -> None:
+        folder = self._folder(f"plots-{model.strategy}")
+        plots.draw(folder, model.importance, model.card.learning_curve)
+        self.client.log_artifacts(run.info.run_id, str(folder), "plots")
+
+    def _version(self, run: TrackedRun, model: ModelReport) -> int:
+        if known := self._find_version(model):
+            return known
+        self._registered_model()
+        model_id = self._logged_model(run, model)
+        made = self.client.create_model_version(
+            self.report.model_name,
+            source=f"models:/{model_id}",
+            run_id=run.info.run_id,
+            model_id=model_id,
+            tags=self._version_tags(model),
+        )
+        return int(made.version)
+
+    def _version_tags(self, model: ModelReport) -> dict[str, str]:
+        return {
+            INTERVAL_TAG: interval_tag(self.report),
+            STRATEGY_TAG: model.strategy,
+            CONTENT_TAG: model.content_hash,
+            "freshrank.parent": str(model.parent),
+            "freshrank.trained_through": model.trained_through,
+            "freshrank.trees": str(model.card.trees),
+            **{f"freshrank.data.{data.name}": data.digest for data in self.report.data},
+        }
+
+    def _find_version(self, model: ModelReport) -> int | None:
+        name, interval = self.report.model_name, interval_tag(self.report)
+        wanted = {STRATEGY_TAG: model.strategy, CONTENT_TAG: model.content_hash}
+        found = self.client.search_model_versions(
+            f"name = '{name}' and tag.`{INTERVAL_TAG}` = '{interval}'"
+        )
+        numbers = [int(each.version) for each in found if wanted.items() <= each.tags.items()]
+        return min(numbers, default=None)
+
+    def _known_version(self, model: ModelReport) -> int:
+        found = self._find_version(model)
+        # A person may have deleted a version; it is then registered anew.
+        return found or self._challenger(self._run("interval", "", {}), model)
+
+    def _registered_model(self) -> None:
+        from mlflow.exceptions import MlflowException
+
+        about = f"Ranker of the surface {self.report.surface!r} of the shop {self.report.shop!r}"
+        try:
+            self.client.create_registered_model(self.report.model_name, description=about)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _logged_model(self, run: TrackedRun, model: ModelReport) -> str:
+        found = self.client.search_logged_models(
+            [self.experiment], f"source_run_id = '{run.info.run_id}'"
+        )
+        logged = next(iter(found), None)
+        if logged is None:
+            logged = self.client.create_logged_model(
+                self.experiment,
+                model.strategy,
+                run.info.run_id,
+                tags={CONTENT_TAG: model.content_hash},
+                model_type="ranker",
+            )
+        model_id = str(logged.model_id)
+        if str(logged.status) != "READY":
+            folder = self._package(model, model_id)
+            self.client.log_model_artifacts(model_id, str(folder))
+            self.client.finalize_logged_model(model_id, "READY")
+        return model_id
+
+    def _package(self, model: ModelReport, model_id: str) -> Path:
+        import mlflow
+        from mlflow.models import Model, ModelSignature
+        from mlflow.types import ColSpec, Schema
+        from mlflow.types.schema import AnyType
+
+        folder = self._folder(f"model-{model.strategy}")
+        card = model.card
+        # A category may be sent as the shop's value or as its stored code, or not be known.
+        inputs = [
+            ColSpec(AnyType(), name, required=False)
+            if name in card.categorical
+            else ColSpec("double", name)
+            for name in card.features
+        ]
+        try:
+            mlflow.pyfunc.save_model(
+                str(folder / "model"),
+                python_model=str(packaging.CODE),
+                artifacts=packaging.files(folder, model),
+                signature=ModelSignature(Schema(inputs), Schema([ColSpec("double")])),
+                input_example=packaging.example(self.report.sample, card),
+                pip_requirements=packaging.requirements(),
+                mlflow_model=Model(model_id=model_id),
+            )
+        except mlflow.exceptions.MlflowException as error:
+            raise PermanentError(
+                f"challenger {model.strategy} cannot be packaged for MLflow: {error}"
+            ) from error
+        return folder / "model"
+
+    def _log(
+        self,
+        run: TrackedRun,
+        metrics: Mapping[str, float],
+        params: Mapping[str, str],
+        data: tuple[DataVersion, ...],
+        curve: tuple[float, ...] = (),
+    ) -> None:
+        from mlflow.entities import Metric, Param
+
+        now, step = int(time.time() * 1000), self.report.ordinal
+        points = [
+            Metric(name, value, now, step)
+            for name, value in metrics.items()
+            if math.isfinite(value)
+        ]
+        points += [
+            Metric("learning_ndcg_at_10", value, now, place) for place, value in enumerate(curve, 1)
+        ]
+        # A param cannot be changed; a rerun logs those that a killed run left out.
+        fresh = [Param(name, text) for name, text in params.items() if name not in run.data.params]
+        for start in range(0, max(len(points), 1), 900):
+            part = points[start : start + 900]
+            self.client.log_batch(run.info.run_id, part, fresh if start == 0 else [])
+        self.client.log_inputs(run.info.run_id, [_dataset(each) for each in data])
+
+    def _finish(self, run: TrackedRun, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(
+            run.info.run_id, tags=[RunTag(name, text[:5000]) for name, text in tags.items()]
+        )
+        self.client.set_terminated(run.info.run_id, "FINISHED")
+
+    def _drop_strangers(self, parent: TrackedRun) -> None:
+        """Take away runs of challengers that an earlier attempt made and this one did not."""
+        known = {(model.strategy, model.content_hash) for model in self.report.models}
+        for run in self.runs:
+            tags = run.data.tags
+            if run.info.run_id == parent.info.run_id:
+                continue
+            if (tags.get(STRATEGY_TAG), tags.get(CONTENT_TAG)) not in known:
+                self.client.delete_run(run.info.run_id)
+
+    def _folder(self, name: str) -> Path:
+        folder = Path(self.folder) / name
+        folder.mkdir(exist_ok=True)
+        return folder
+
+
+def record_study(uri: str, experiment: str, name: str, trials: Sequence[Mapping[str, Any]]) -> None:
+    """Show a search for settings: one run, and a nested run a trial; a second time adds nothing.
+
+    Args:
+        uri: see `MlflowTracker`.
+        trials: `number`, `settings` and `ndcg_at_10` of each.
+
+    Raises:
+        TrackingUnavailable: the server went away; a second call completes what was begun.
+    """
+    require_reachable(uri)
+    from mlflow import MlflowClient
+
+    with answering(uri):
+        client = MlflowClient(tracking_uri=uri)
+        known = client.get_experiment_by_name(experiment)
+        place = known.experiment_id if known else client.create_experiment(experiment)
+        told = {
+            run.data.tags.get("mlflow.runName"): run
+            for run in client.search_runs([place], f"tags.`{KIND_TAG}` = 'tuning'")
+        }
+
+        def one(title: str, parent: dict[str, str]) -> Any:
+            tags = {KIND_TAG: "tuning", **parent}
+            return told.get(title) or client.create_run(place, tags=tags, run_name=title)
+
+        whole = one(f"tuning {name}", {})
+        for trial in trials:
+            title = f"tuning {name} {trial['number']}"
+            run = one(title, {"mlflow.parentRunId": whole.info.run_id})
+            if run.info.status == "FINISHED":
+                continue
+            for key, value in trial["settings"].items():
+                client.log_param(run.info.run_id, key, value)
+            client.log_metric(run.info.run_id, "ndcg_at_10", trial["ndcg_at_10"])
+            client.set_terminated(run.info.run_id, "FINISHED")
+        client.set_terminated(whole.info.run_id, "FINISHED")
+
+
+def interval_tag(report: Report) -> str:
+    """The interval as ISO 8601 writes one."""
+    return f"{report.interval.start:%Y-%m-%dT%H:%M:%SZ}/{report.interval.end:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _dataset(data: DataVersion) -> Any:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    place = {
+        "path": data.uri,
+        "delta_table_version": data.delta_version,
+        "intervals": [data.first.key, data.last.key],
+    }
+    dataset = Dataset(data.name, data.digest[:36], "delta_table", json.dumps(place))
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", data.name)])

@@ -1,0 +1,61 @@
+"""What a registered model is made of: its files, an example of its input, its requirements."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from pipelines.evaluate.report import ModelReport
+from pipelines.shared.models.booster import ModelCard
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CODE = Path(__file__).parent / "model_code" / "freshrank_ranker.py"
+"""Runs where the model is served; imports nothing of this project."""
+
+
+def requirements() -> list[str]:
+    """What a served model needs, pinned. Named, since MLflow takes ten seconds to infer it."""
+    return [f"{name}=={version(name)}" for name in ("mlflow", "lightgbm", "numpy", "pandas")]
+
+
+def files(folder: Path, model: ModelReport) -> dict[str, str]:
+    """Write the card beside the model text.
+
+    Returns:
+        Artifact name → path.
+    """
+    card = folder / "card.json"
+    card.write_text(json.dumps(asdict(model.card), sort_keys=True), encoding="utf-8")
+    text = folder / "model.txt"
+    text.write_bytes(model.model.read_bytes())
+    return {"model": str(text), "card": str(card)}
+
+
+def example(sample: pa.Table, card: ModelCard) -> pd.DataFrame:
+    """A few candidates as a caller would send them: categories by the shop's own values.
+
+    Args:
+        sample: candidates with stored codes; may lack features, and may be empty.
+
+    Returns:
+        A row a candidate, at least one; a column a feature of the card, in its order.
+    """
+    import pandas as pd
+
+    rows = sample.to_pandas() if sample.num_rows else pd.DataFrame(index=range(1))
+    columns = {}
+    for name in card.features:
+        values = rows[name] if name in rows else pd.Series(0.0, index=rows.index)
+        if name in card.categorical:
+            by_code = {code: value for value, code in card.vocabulary.get(name, {}).items()}
+            columns[name] = values.map(by_code).astype("object")
+        else:
+            columns[name] = values.astype("float64")
+    return pd.DataFrame(columns)

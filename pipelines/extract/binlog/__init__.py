@@ -1,0 +1,1 @@
+"""Capture by the row binlog of MySQL and MariaDB."""

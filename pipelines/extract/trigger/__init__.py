@@ -1,0 +1,1 @@
+"""Capture by triggers that write each change into a table of the shop's database."""

@@ -1,0 +1,1 @@
+"""Trigger capture in databases without PostgreSQL's snapshots: changes are numbered."""

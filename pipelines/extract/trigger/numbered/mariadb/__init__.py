@@ -1,0 +1,1 @@
+"""Trigger capture in MariaDB and MySQL."""

@@ -1,0 +1,284 @@
+"""The reader of trigger capture's log, in databases without PostgreSQL's snapshots.
+
+The log numbers the changes of each table (see `trigger_table`). A number is drawn before its
+transaction commits, so a position is not one number: it is the highest number seen, the numbers
+below it that were not (`open`, as ranges), and the transactions that were seen and left for the
+next interval (`held`). A change was taken if it was seen, committed before the position's end and
+not held; an extraction takes every other change committed before its own end. So it costs what
+changed, and the rest waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from pipelines.extract.pseudonyms import key_for
+from pipelines.extract.source import FIRST_BATCH, Position, Taken, change_schema, rows_to_fetch
+from pipelines.extract.trigger.numbered.sql import EPOCH, LogTable, housekeeping, microseconds
+from pipelines.shared.columns import CHANGE_COLUMNS, COMMITTED_AT, POSITION
+from pipelines.shared.declaration import Shop
+from pipelines.shared.errors import CaptureMissing, SchemaDrift
+from pipelines.shared.intervals import utc
+from pipelines.shared.settings import Settings
+
+AGAIN = "run `python -m pipelines capture install`"
+PRUNED_AT_ONCE = 1_000
+"""Changes that one transaction deletes, so that the shop's writers never wait long."""
+_EVER = 1 << 62
+
+
+class Session(Protocol):
+    """One connection to a shop's database, as the reader needs it."""
+
+    def rows(self, statement: str) -> list[tuple[Any, ...]]:
+        """The rows of a small answer."""
+
+    def stream(self, statement: str) -> Iterator[list[tuple[Any, ...]]]:
+        """The rows of a large answer, in bounded batches."""
+
+    def now(self, shop: Shop) -> datetime:
+        """The time in the shop."""
+
+    def drift(self, shop: Shop, table: str) -> list[str]:
+        """Every way in which a table departs from its declaration."""
+
+    def fault(self, shop: Shop, table: str) -> str:
+        """Why a table's changes are not, or not all, captured; empty where they are."""
+
+    def log(self, shop: Shop, table: str) -> LogTable:
+        """Names and SQL for a table."""
+
+    def selected(self, log: LogTable) -> str:
+        """The stored columns as `arrays` wants them."""
+
+    def arrays(self, log: LogTable, rows: list[tuple[Any, ...]], key: bytes) -> list[Any]:
+        """Stored columns as Arrow arrays, pseudonyms in place; raises SchemaDrift."""
+
+    def settled(self, shop: Shop) -> bool:
+        """Whether every transaction that wrote before now has ended."""
+
+    def held(self, log: LogTable, due: str, before: int) -> list[int]:
+        """Transactions among those due that went on at or after a time."""
+
+    def begin(self) -> None:
+        """From here on, see one state of the database."""
+
+    def forget(self, shop: Shop, before: datetime) -> None:
+        """Let go of what is kept about transactions that ended before a time."""
+
+
+Opened = Callable[[str], AbstractContextManager[Session]]
+
+
+class LogSource:
+    """Changes that triggers wrote down.
+
+    Args:
+        url: SQLAlchemy URL of the shop's database.
+        shop: its declaration.
+        settings: bring the key of the pseudonyms.
+        opened: connects to this kind of database.
+    """
+
+    def __init__(self, url: str, shop: Shop, settings: Settings, opened: Opened) -> None:
+        self._url, self._shop, self._settings, self._open = url, shop, settings, opened
+
+    def clock(self) -> datetime:
+        """See `ChangeSource.clock`."""
+        with self._open(self._url) as session:
+            return session.now(self._shop)
+
+    def check(self, table: str) -> None:
+        """See `ChangeSource.check`."""
+        key_for(self._settings, table, self._shop.tables[table])
+        with self._open(self._url) as session:
+            if faults := session.drift(self._shop, table):
+                raise SchemaDrift("; ".join(faults))
+            if fault := session.fault(self._shop, table):
+                raise CaptureMissing(fault)
+
+    @contextmanager
+    def changes(
+        self, table: str, before: datetime, after: Position | None, upto: Position | None = None
+    ) -> Iterator[Taken]:
+        """See `ChangeSource.changes`.
+
+        Raises:
+            CaptureMissing: `after` was given by another way of capturing.
+        """
+        with self._open(self._url) as session:
+            settled = not after or not after.get("open") or session.settled(self._shop)
+            session.begin()
+            log = session.log(self._shop, table)
+            name = _log_of(session, log)
+            after = _known(after, name, table)
+            end = microseconds(before)
+            if upto is not None:
+                held = list(upto["held"])
+            else:
+                held = session.held(log, log.due(end, after, None, []), end)
+            position = _position(session, log, after, settled) | {
+                "end": before.isoformat(), "log": name, "held": held,
+            }  # fmt: skip
+            due = log.due(end, after, upto, held)
+            yield Taken(position, change_schema(log.declared), self._batches(session, log, due))
+
+    def _batches(self, session: Session, log: LogTable, due: str) -> Iterator[pa.RecordBatch]:
+        key = key_for(self._settings, log.table, log.declared)
+        schema = change_schema(log.declared)
+        own = ", ".join(f"c.{name}" for name in CHANGE_COLUMNS)
+        stored = len(log.stored)
+        for rows in session.stream(
+            f"SELECT {session.selected(log)}, {own} FROM ({due}) AS d "
+            f"JOIN {log.changes} AS c ON c.{POSITION} = d.{POSITION} ORDER BY d.{POSITION}"
+        ):
+            arrays = session.arrays(log, [row[:stored] for row in rows], key)
+            ops, times, places, numbers = zip(*(row[stored:] for row in rows), strict=True)
+            own_arrays = [
+                pa.array(ops, pa.string()),
+                pa.array(times, pa.int64()).cast(schema.field(COMMITTED_AT).type),
+                pa.array(places, pa.int64()),
+                pa.array(numbers, pa.int64()),
+            ]
+            yield pa.record_batch([*arrays, *own_arrays], schema=schema)
+
+
+def pending(
+    url: str, shop: Shop, positions: Mapping[str, Position], opened: Opened
+) -> dict[str, int]:
+    """How many committed changes of each table no extraction has taken yet.
+
+    Args:
+        positions: the last position of each table that has one.
+
+    Raises:
+        CaptureMissing: changes are not captured.
+        SourceUnavailable: the database cannot be reached.
+    """
+    found = {}
+    with opened(url) as session:
+        for table in shop.tables:
+            if fault := session.fault(shop, table):
+                raise CaptureMissing(fault)
+            log = session.log(shop, table)
+            after = _known(positions.get(table), _log_of(session, log), table)
+            ((count,),) = session.rows(
+                f"SELECT count(*) FROM ({log.due(_EVER, after, None, [])}) AS d"
+            )
+            found[table] = int(count)
+    return found
+
+
+def prune(
+    url: str, shop: Shop, positions: Mapping[str, Position], opened: Opened
+) -> dict[str, int]:
+    """Let go of taken changes that a later one of the same row has overtaken; see `Mode.prune`."""
+    found = {}
+    with opened(url) as session:
+        for table, position in positions.items():
+            if fault := session.fault(shop, table):
+                raise CaptureMissing(fault)
+            log = session.log(shop, table)
+            known = _known(position, _log_of(session, log), table)
+            places = [] if known is None else session.rows(log.overtaken(known))
+            for start in range(0, len(places), PRUNED_AT_ONCE):
+                some = places[start : start + PRUNED_AT_ONCE]
+                session.rows(log.without([place for (place,) in some]))
+            found[table] = len(places)
+        if positions.keys() >= shop.tables.keys():
+            session.forget(shop, min(utc(each["end"]) for each in positions.values()))
+    return found
+
+
+def check(url: str, shop: Shop, opened: Opened) -> list[str]:
+    """What is wrong with the shop's tables and their capture, each with the way out.
+
+    Raises:
+        SourceUnavailable: the database does not answer.
+    """
+    findings = []
+    with opened(url) as session:
+        for table in sorted(shop.tables):
+            findings += session.drift(shop, table)
+            if fault := session.fault(shop, table):
+                findings.append(fault)
+    return findings
+
+
+def fetched(cursor: Any) -> Iterator[list[tuple[Any, ...]]]:
+    """The rows of a cursor, few at a time where they are large."""
+    count = FIRST_BATCH
+    while rows := list(cursor.fetchmany(count)):
+        yield rows
+        texts = sum(len(each) for row in rows for each in row if isinstance(each, str | bytes))
+        count = rows_to_fetch(len(rows), texts)
+
+
+def require_declared(session: Session, shop: Shop) -> None:
+    """Make sure that every table is as declared.
+
+    Raises:
+        SchemaDrift: one is not.
+    """
+    found = (session.drift(shop, table) for table in sorted(shop.tables))
+    if faults := [fault for each in found for fault in each]:
+        raise SchemaDrift("; ".join(faults))
+
+
+def require_order(session: Session, log: LogTable, at: datetime | None) -> None:
+    """Make sure that rows are not taken as of a time before changes already captured.
+
+    Raises:
+        CaptureMissing: they would be.
+    """
+    ((last,),) = session.rows(f"SELECT max({COMMITTED_AT}) FROM {log.changes}")
+    if at is not None and last is not None and microseconds(at) < last:
+        moment = EPOCH + timedelta(microseconds=last)
+        raise CaptureMissing(
+            f"{log.table} was captured until {moment.isoformat()} already, so its rows cannot be "
+            f"taken as of {at.isoformat()}; run `python -m pipelines capture remove` first to "
+            "begin anew"
+        )
+
+
+def missing(table: str) -> str:
+    """That a table is not captured."""
+    return f"changes of {table} are not captured; {AGAIN}"
+
+
+def _log_of(session: Session, log: LogTable) -> str:
+    found = session.rows(
+        f"SELECT log FROM {housekeeping(log.shop, 'captures')} WHERE table_name = '{log.table}'"
+    )
+    return str(found[0][0]) if found else ""
+
+
+def _known(after: Position | None, name: str, table: str) -> Position | None:
+    """The position, unless capture began anew: the new log begins with every row there is."""
+    if after is not None and ("log" not in after or "high" not in after):
+        raise CaptureMissing(
+            f"the last position of {table} comes from another way of capturing changes; go back "
+            "to it in shop.yaml, or begin anew with an empty lake and ledger"
+        )
+    return after if after is not None and after["log"] == name else None
+
+
+def _position(
+    session: Session, log: LogTable, after: Position | None, settled: bool
+) -> dict[str, Any]:
+    """What is seen now. Numbers missing at `after` are dead once their transactions ended."""
+    low = 0
+    if after is not None:
+        low = after["high"] if settled else after["low"]
+    ((high,),) = session.rows(f"SELECT max({POSITION}) FROM {log.changes}")
+    gaps = session.rows(log.gaps(low))
+    return {
+        "low": low,
+        "high": max(low, int(high or 0)),
+        "open": [[int(first), int(last)] for first, last in gaps],
+    }

@@ -1,0 +1,1 @@
+"""Capture by PostgreSQL's log, through a logical slot."""

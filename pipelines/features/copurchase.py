@@ -1,0 +1,92 @@
+"""What is bought together: each item's likest items, and what they say of a shopper's.
+
+The likeness of two items is the cosine of their session vectors, c(a,b) / √(n(a) n(b))
+(Sarwar et al. 2001).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import ibis
+
+from pipelines.features.counters import MILLION, Counters, recent
+from pipelines.features.engines.base import Engine, Table, place
+from pipelines.shared.columns import ITEM, SHOPPER
+
+DAYS: Final = 56
+LEAST: Final = 3
+"""Sessions that must hold both items."""
+MOST_ITEMS: Final = 100
+"""A session with more items says little about which belong together, and costs their square."""
+NEIGHBOURS: Final = 20
+RECENT_ITEMS: Final = 40
+
+_MANY: Final = 1 << 31
+
+
+def neighbours(engine: Engine, counters: Counters) -> Table:
+    """Each item's likest items: `beside`, `item_id`, `likeness` in millionths."""
+    lines = counters.lines
+    lately = engine.keep(lines.filter(recent(lines, counters.now, DAYS)).select("session", ITEM))
+    held = lately.group_by(ITEM).agg(held=lately.count())
+    frequent = held.filter(held.held >= LEAST)
+    frequent = engine.keep(
+        frequent.mutate(code=ibis.row_number().over(ibis.window(order_by=ITEM)).cast("int64"))
+    )
+    size = lately.group_by("session").agg(size=lately.count())
+    numbered = size.filter(size["size"] <= MOST_ITEMS).select("session")
+    numbered = numbered.mutate(basket=ibis.row_number().over(ibis.window(order_by="session")))
+    baskets = engine.keep(
+        lately.inner_join(frequent, ITEM).inner_join(numbered, "session").select("basket", "code")
+    )
+    both = engine.keep(_both(baskets))
+    likes = _named(both, frequent)
+    likes = likes.mutate(_place=place(likes, "likeness", "beside"))
+    return likes.filter(likes._place < NEIGHBOURS).select("beside", ITEM, "likeness")
+
+
+def _both(baskets: Table) -> Table:
+    """Codes of two items and in how many baskets both lie: `one` < `two`, `both`.
+
+    One number stands for a pair, so that counting them is counting numbers.
+    """
+    other = baskets.view()
+    met = baskets.inner_join(
+        other, [baskets.basket == other.basket, baskets.code < other.code]
+    ).select(pair=baskets.code * _MANY + other.code)
+    counted = met.group_by("pair").agg(both=met.count())
+    counted = counted.filter(counted.both >= LEAST)
+    return counted.select(one=counted.pair // _MANY, two=counted.pair % _MANY, both=counted.both)
+
+
+def _named(both: Table, frequent: Table) -> Table:
+    """Pairs of codes as items, both ways round, with their likeness."""
+    turned = both.union(both.select(one=both.two, two=both.one, both=both.both))
+    first = frequent.select(one=frequent.code, beside=frequent[ITEM], held_one=frequent.held)
+    second = frequent.select(two=frequent.code, item_id=frequent[ITEM], held_two=frequent.held)
+    pairs = turned.inner_join(first, "one").inner_join(second, "two")
+    apart = (pairs.held_one * pairs.held_two).cast("float64").sqrt()
+    return pairs.select(
+        "beside", ITEM, likeness=(pairs.both * MILLION / apart).round().cast("int64")
+    )
+
+
+def scores(near: Table, own: Table) -> Table:
+    """Sum and maximum of an item's likeness to the shopper's recent items.
+
+    Args:
+        near: see `neighbours`.
+        own: the pairs of some shoppers.
+
+    Returns:
+        shopper × item: `co_sum`, `co_max`, in millionths, `co_rank` from 0.
+    """
+    by_time = ibis.window(group_by=SHOPPER, order_by=[ibis.desc(own.si_last), ITEM])
+    latest = own.mutate(_place=ibis.row_number().over(by_time))
+    latest = latest.filter(latest._place < RECENT_ITEMS).select(SHOPPER, beside=ITEM)
+    met = latest.inner_join(near, "beside")
+    found = met.group_by([SHOPPER, ITEM]).agg(
+        co_sum=met.likeness.sum().cast("int64"), co_max=met.likeness.max()
+    )
+    return found.mutate(co_rank=place(found, "co_sum", SHOPPER))

@@ -1,0 +1,1 @@
+"""Where feature expressions run: DuckDB on one machine, Spark on many."""

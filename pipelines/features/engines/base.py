@@ -1,0 +1,200 @@
+"""Where Ibis expressions run, with bounded memory, Arrow in and Arrow out: DuckDB or Spark."""
+
+from __future__ import annotations
+
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ibis
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.shared.columns import ITEM
+from pipelines.shared.settings import Settings
+
+Table = Any
+"""An Ibis table expression."""
+Value = Any
+"""An Ibis column expression."""
+
+_TIME = pa.timestamp("us", tz="UTC")
+
+
+class Engine(ABC):
+    """Works Ibis expressions out. Times are int64 microseconds since 1970 inside it, so that no
+    engine's time zone rules can matter."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._names: list[str] = []
+        self._serial = 0
+
+    @abstractmethod
+    def load(self, rows: pa.Table) -> Table:
+        """Make an Arrow table readable; times become int64 microseconds."""
+
+    @abstractmethod
+    def keep(self, expression: Table) -> Table:
+        """Work an expression out once and keep the result for the scope."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of everything."""
+
+    @abstractmethod
+    def _collect(self, expression: Table) -> pa.Table: ...
+
+    @abstractmethod
+    def _forget(self, name: str) -> None: ...
+
+    def arrow(self, expression: Table, schema: pa.Schema, *order: str) -> pa.Table:
+        """Work an expression out as Arrow.
+
+        Args:
+            schema: columns wanted, in this order; timestamps are read from microseconds.
+            order: columns that give the rows a total order; none for rows in any order.
+        """
+        found = conform(self._collect(expression.select(*schema.names)), schema)
+        return ordered(found, order, self._threads)
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Free what was loaded and kept inside the block."""
+        before = len(self._names)
+        try:
+            yield
+        finally:
+            for name in self._names[before:]:
+                self._forget(name)
+            del self._names[before:]
+
+    def _name(self) -> str:
+        self._serial += 1
+        name = f"rows_{self._serial}"  # Ibis names parts of a query t1, t2 …
+        self._names.append(name)
+        return name
+
+
+class DuckDB(Engine):
+    """One DuckDB connection.
+
+    Args:
+        settings: threads and memory limit.
+        spill: folder for what does not fit into memory.
+    """
+
+    def __init__(self, settings: Settings, spill: Path) -> None:
+        super().__init__(settings.threads)
+        self._ibis = ibis.duckdb.connect(
+            threads=settings.threads,
+            memory_limit=settings.memory_limit,
+            temp_directory=str(spill),
+            preserve_insertion_order=False,
+        )
+        self._kept: set[str] = set()
+
+    def load(self, rows: pa.Table) -> Table:
+        """Without a copy."""
+        name = self._name()
+        self._ibis.con.register(name, without_times(rows))
+        return self._ibis.table(name)
+
+    def keep(self, expression: Table) -> Table:
+        """As a temporary table, which spills."""
+        name = self._name()
+        self._kept.add(name)
+        return self._ibis.create_table(name, expression, temp=True)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._ibis.disconnect()
+
+    def _collect(self, expression: Table) -> pa.Table:
+        found: pa.Table = self._ibis.to_pyarrow(expression)
+        return found
+
+    def _forget(self, name: str) -> None:
+        if name in self._kept:
+            self._ibis.con.execute(f"DROP TABLE IF EXISTS {name}")
+        else:
+            self._ibis.con.unregister(name)
+
+
+@contextmanager
+def engine(settings: Settings) -> Iterator[Engine]:
+    """The engine of the settings with a spill folder of its own, both gone afterwards.
+
+    Raises:
+        SettingsError: the engine is not installed, or does not start.
+    """
+    if settings.spill is not None:
+        settings.spill.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="freshrank-", dir=settings.spill) as spill:
+        opened = _opened(settings, Path(spill))
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+
+def _opened(settings: Settings, spill: Path) -> Engine:
+    if settings.engine == "duckdb":
+        return DuckDB(settings, spill)
+    from pipelines.features.engines.spark import Spark
+
+    return Spark(settings, spill)
+
+
+def ordered(rows: pa.Table, keys: Sequence[str], threads: int) -> pa.Table:
+    """Sort rows by some columns; far faster for wide rows than an engine's own sort."""
+    if not keys:
+        return rows
+    places = pc.sort_indices(rows.select(keys), sort_keys=[(key, "ascending") for key in keys])
+    with ThreadPoolExecutor(threads) as pool:
+        columns = list(pool.map(lambda column: column.combine_chunks().take(places), rows.columns))
+    return pa.Table.from_arrays(columns, schema=rows.schema)
+
+
+def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Give a table exactly these columns and types, in this order."""
+    columns = [pc.cast(rows[field.name], field.type) for field in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def without_times(rows: pa.Table) -> pa.Table:
+    """A table with int64 microseconds since 1970 in place of dates and times."""
+    for place, field in enumerate(rows.schema):
+        if pa.types.is_temporal(field.type):
+            instants = pc.cast(pc.cast(rows[field.name], _TIME), pa.int64())
+            rows = rows.set_column(place, field.name, instants)
+    return rows
+
+
+def attach(left: Table, right: Table, *keys: str) -> Table:
+    """Left join on equal keys; the right side's other columns are added."""
+    return attach_all(left, [(right, keys)])
+
+
+def attach_all(left: Table, others: Sequence[tuple[Table, tuple[str, ...]]]) -> Table:
+    """Left join several tables, each on columns of its own that are equal to the left side's.
+
+    One chain of joins and one selection: Ibis compiles it much faster than nested ones.
+    """
+    joined, wanted = left, list(left.columns)
+    for place, (right, keys) in enumerate(others):
+        marked = right.rename({f"_{place}_{key}": key for key in keys})
+        equal = [joined[key] == marked[f"_{place}_{key}"] for key in keys]
+        joined = joined.left_join(marked, equal)
+        wanted += [name for name in right.columns if name not in keys]
+    return joined.select(*wanted)
+
+
+def place(rows: Table, score: str, *within: str) -> Value:
+    """Rank from 0 by a score, the largest first; items settle ties."""
+    order = ibis.window(group_by=list(within), order_by=[ibis.desc(rows[score]), ITEM])
+    return ibis.row_number().over(order)

@@ -1,0 +1,1 @@
+"""The groups of a surface: generated from baskets, or logged as lists."""

@@ -1,0 +1,1 @@
+"""Latent factors: fitted by the grid, updated between."""

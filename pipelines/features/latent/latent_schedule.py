@@ -1,0 +1,108 @@
+"""Latent factors in the loop: when they are fitted, when only updated, and what reads them.
+
+A step's factors are those known when it begins, from the pairs of the window: fitted anew at every
+`REFIT_STEPS`th step of the shop's grid, and otherwise the last ones with the shoppers and items
+of the last interval solved again. They are models (law 4): stored by step, and the same in a rerun.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.features.counters import MILLION, Counters, recent
+from pipelines.features.engines.base import Engine, Table
+from pipelines.features.latent import factors as latent
+from pipelines.features.latent.factors import Factors, Touched
+from pipelines.features.state import storage
+from pipelines.features.state.storage import Layout
+from pipelines.shared.columns import ITEM, SHOPPER
+from pipelines.shared.intervals import Interval
+from pipelines.shared.run import Run
+
+REFIT_STEPS: Final = 4
+NEAREST: Final = 120
+"""Items that the factors propose to a shopper."""
+FAINTEST: Final = 50_000
+"""Millionths of an order; a pair that faded below (half a year after one order) is left out."""
+
+
+def at(
+    run: Run, engine: Engine, layout: Layout, counters: Counters, until: datetime,
+    folded: Interval | None,
+) -> Factors | None:  # fmt: skip
+    """The factors known at a time; None where the shop uses none.
+
+    Args:
+        folded: the last step before `until`; its factors are continued.
+    """
+    declared = layout.shop.features
+    if "latent" not in declared.families and "latent" not in declared.sources:
+        return None
+    before = _stored(run, layout, folded)
+    number = (until - layout.shop.grid.anchor) // layout.shop.grid.step
+    if before is None or number % REFIT_STEPS == 0:
+        pairs = _strengths(engine, layout, counters.pairs)
+        return latent.fit(*pairs)
+    lately = counters.lines.filter(
+        recent(counters.lines, counters.now, layout.shop.interval.days)
+        & counters.lines[SHOPPER].notnull()
+    )
+    shoppers = engine.keep(lately.select(SHOPPER).distinct())
+    items = engine.keep(lately.select(ITEM).distinct())
+    return latent.update(
+        before,
+        _touched(engine, layout, counters.pairs.semi_join(shoppers, SHOPPER), shoppers, SHOPPER),
+        _touched(engine, layout, counters.pairs.semi_join(items, ITEM), items, ITEM),
+    )
+
+
+def store(run: Run, step: Interval, factors: Factors) -> None:
+    """Write the step's factors."""
+    shoppers, items = latent.to_tables(factors)
+    run.lake.replace(storage.SHOPPER_FACTORS, step, shoppers)
+    run.lake.replace(storage.ITEM_FACTORS, step, items)
+
+
+def nearest(engine: Engine, factors: Factors, shoppers: Table, layout: Layout) -> Table:
+    """shopper × item with `latent_score`: the items nearest to each shopper."""
+    ids = engine.arrow(shoppers, pa.schema({SHOPPER: layout.shopper}), SHOPPER)[SHOPPER]
+    return engine.load(latent.top(factors, ids.combine_chunks(), NEAREST))
+
+
+def scores(engine: Engine, factors: Factors, pairs: Table, layout: Layout) -> Table:
+    """Pairs with `latent_score`, null where the shopper or the item is not known."""
+    schema = pa.schema({SHOPPER: layout.shopper, ITEM: layout.item})
+    found = engine.arrow(pairs, schema)
+    score = latent.score(factors, found[SHOPPER], found[ITEM])
+    return engine.load(found.append_column(latent.LATENT_SCORE, score))
+
+
+def _stored(run: Run, layout: Layout, folded: Interval | None) -> Factors | None:
+    def read(table: str, name: str, kind: pa.DataType) -> pa.Table:
+        schema = pa.schema([(name, kind), *((each, pa.float32()) for each in latent.NAMES)])
+        return storage.read(run, table, schema, folded)
+
+    shoppers = read(storage.SHOPPER_FACTORS, SHOPPER, layout.shopper)
+    items = read(storage.ITEM_FACTORS, ITEM, layout.item)
+    return latent.from_tables(shoppers, items) if items.num_rows else None
+
+
+def _touched(engine: Engine, layout: Layout, pairs: Table, ids: Table, name: str) -> Touched:
+    kind = layout.shopper if name == SHOPPER else layout.item
+    named = engine.arrow(ids, pa.schema({name: kind}), name)[name]
+    return Touched(named.combine_chunks(), *_strengths(engine, layout, pairs))
+
+
+def _strengths(
+    engine: Engine, layout: Layout, pairs: Table
+) -> tuple[latent.Array, latent.Array, latent.Strengths]:
+    schema = pa.schema(
+        {SHOPPER: layout.shopper, ITEM: layout.item, "si_faded_millionth": pa.int64()}
+    )
+    found = engine.arrow(pairs.filter(pairs.si_faded_millionth >= FAINTEST), schema)
+    faded = found["si_faded_millionth"].to_numpy() / MILLION
+    return found[SHOPPER].combine_chunks(), found[ITEM].combine_chunks(), faded.astype(np.float64)

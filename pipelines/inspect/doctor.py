@@ -1,0 +1,133 @@
+"""Checks an installation and says what to do about what is wrong."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from urllib.error import URLError
+from urllib.parse import urljoin
+from urllib.request import urlopen
+
+from pipelines.inspect import freshness
+from pipelines.shared.declaration import load_shop
+from pipelines.shared.errors import FreshrankError, SourceUnavailable
+from pipelines.shared.installation import Installation
+from pipelines.shared.ledger import Ledger
+from pipelines.shared.settings import PROJECT, Settings
+
+MIN_FREE_GB = 5.0
+_PACKAGES = (
+    "apache-airflow", "mlflow", "lightgbm", "pandas", "great-expectations", "sqlalchemy",
+    "duckdb", "deltalake", "ibis-framework", "pyarrow",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: what was looked at, whether it is well, and what was seen or is to be done."""
+
+    subject: str
+    well: bool
+    message: str
+
+
+def examine(settings: Settings, shop: str) -> Iterator[Finding]:
+    """Check Python, package versions, disk, the shop, its sources, the ledger and MLflow."""
+    yield _python()
+    yield from _versions()
+    yield _disk(settings)
+    try:
+        declared = load_shop(shop, settings.shops)
+    except FreshrankError as error:
+        yield Finding("shop", False, str(error))
+        return
+    yield Finding("shop", True, f"{declared.title}: {len(declared.tables)} tables")
+    yield from _source(settings, shop)
+    try:
+        ledger = Ledger(settings.ledger_url.get_secret_value(), shop, declared.surface.name)
+        yield Finding("ledger", True, f"{len(ledger.decisions())} decisions")
+        yield from _pending(settings, shop)
+    except FreshrankError as error:
+        yield Finding("ledger", False, str(error))
+    yield _mlflow(settings)
+
+
+def _python() -> Finding:
+    found = ".".join(str(part) for part in sys.version_info[:3])
+    well = sys.version_info[:2] == (3, 11)
+    return Finding("python", well, found if well else f"{found}; use Python 3.11 (`make setup`)")
+
+
+def _versions() -> Iterator[Finding]:
+    lock = (PROJECT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    locked = dict(line.split("==") for line in lock if "==" in line and not line.startswith(" "))
+    wrong = []
+    for package in _PACKAGES:
+        try:
+            found = version(package)
+        except PackageNotFoundError:
+            wrong.append(f"{package} is missing")
+            continue
+        if found != locked.get(package):
+            wrong.append(f"{package} is {found}, locked is {locked.get(package)}")
+    message = "; ".join(wrong) + "; run `make setup`" if wrong else f"{len(_PACKAGES)} as locked"
+    yield Finding("packages", not wrong, message)
+
+
+def _disk(settings: Settings) -> Finding:
+    if "://" in settings.lake:
+        return Finding("lake", True, f"{settings.lake} (object store)")
+    folder = Path(settings.lake)
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free / 1e9
+    message = f"{free:.0f} GB free at {settings.lake}"
+    if free < MIN_FREE_GB:
+        return Finding("lake", False, f"{message}; make room, or set FRESHRANK_LAKE elsewhere")
+    return Finding("lake", True, message)
+
+
+def _source(settings: Settings, shop: str) -> Iterator[Finding]:
+    from pipelines import extract
+
+    for part in load_shop(shop, settings.shops).parts():
+        name = part.source_name
+        try:
+            faults = extract.check(settings.connection(part.source.connection), part)
+        except SourceUnavailable as error:
+            faults = [f"{error}; meanwhile {', '.join(sorted(part.tables))} wait"]
+        except FreshrankError as error:
+            faults = [str(error)]
+        for fault in faults:
+            yield Finding("source", False, f"{name}: {fault}")
+        if not faults:
+            yield Finding("source", True, f"{name}: tables as declared, changes captured")
+
+
+def _pending(settings: Settings, shop: str) -> Iterator[Finding]:
+    """What waits at each source, where its way of capture can tell."""
+
+    for state in freshness.freshness(Installation.of(settings, shop)):
+        told = [
+            f"{each.pending_rows:,} of {each.table}" for each in state.tables if each.pending_rows
+        ]
+        behind = max((each.pending_bytes or 0 for each in state.tables), default=0)
+        if behind:
+            told.append(f"{behind:,} bytes of log")
+        if not state.fault:
+            message = f"{state.source}: not extracted yet: {', '.join(told) or 'nothing'}"
+            yield Finding("pending", True, message)
+
+
+def _mlflow(settings: Settings) -> Finding:
+    try:
+        with urlopen(urljoin(settings.mlflow_uri, "/health"), timeout=5) as answer:  # noqa: S310
+            answer.read()
+    except (URLError, ValueError, OSError) as error:
+        message = f"{settings.mlflow_uri} does not answer ({error}); `make up` starts it"
+        return Finding("mlflow", False, message)
+    return Finding("mlflow", True, settings.mlflow_uri)

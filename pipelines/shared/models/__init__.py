@@ -1,0 +1,1 @@
+"""Models as two rooms share them: text and card, challengers, vocabulary."""

@@ -1,0 +1,1 @@
+"""What a challenger learns from: groups, weights, replay."""

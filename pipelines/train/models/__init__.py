@@ -1,0 +1,1 @@
+"""LightGBM models: parameters, boosting, and texts of trees."""

@@ -1,0 +1,69 @@
+"""Model texts as texts: how many trees, which of them, and how many bytes are allowed."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from pipelines.shared.declaration import Gate
+from pipelines.shared.models import booster
+from pipelines.train.models import boosting
+
+MARK: Final = "\nTree="
+"""What begins a tree in a model text."""
+_END: Final = "\nend of trees"
+_WORTH: Final = re.compile(r"^(leaf_value|internal_value|shrinkage)=(.*)$", re.MULTILINE)
+"""What a tree adds to the score, and the rate by which refitting scales what it fits."""
+_SIZES: Final = re.compile(r"^tree_sizes=.*\n", re.MULTILINE)
+"""Bytes of each tree, in the head; LightGBM reads a text without it, and writes it again."""
+
+
+def count(model: str) -> int:
+    """How many trees a model has."""
+    return model.count(MARK)
+
+
+def leading(model: str, trees: int) -> str:
+    """A model of the first trees alone, which stand for most of what it knows.
+
+    Args:
+        trees: at least 1.
+    """
+    if count(model) <= trees:
+        return model
+    return boosting.text(booster.lightgbm().Booster(model_str=model), trees)
+
+
+def within(model: str, gate: Gate) -> str:
+    """The model, cut to its first trees where it passes the budget of trees or of bytes."""
+    model = leading(model, gate.max_trees)
+    limit = gate.max_megabytes * 1e6
+    kept = count(model)
+    while (size := len(model.encode())) > limit and kept > 1:
+        kept = min(kept - 1, max(1, int(kept * limit / size)))
+        model = leading(model, kept)
+    return model
+
+
+def mean(first: str, second: str, most: int) -> str:
+    """The mean of two models with the same features: half the scores of each.
+
+    Args:
+        first: its trees come first, and its head stands.
+        most: so many trees are kept, at least 1; what lies beyond is cut off.
+    """
+    head, own, tail = _parts(first)
+    _, other, _ = _parts(second)
+    whole = _SIZES.sub("", head) + _WORTH.sub(_halved, own + other) + tail
+    return boosting.text(booster.lightgbm().Booster(model_str=whole), most)
+
+
+def _parts(model: str) -> tuple[str, str, str]:
+    """Head, trees and tail of a model text."""
+    begin, end = model.index(MARK), model.index(_END)
+    return model[:begin], model[begin:end], model[end:]
+
+
+def _halved(found: re.Match[str]) -> str:
+    """Halves are exact in binary, so nothing is rounded."""
+    return f"{found[1]}=" + " ".join(repr(float(value) / 2) for value in found[2].split())

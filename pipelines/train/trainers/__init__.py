@@ -1,0 +1,1 @@
+"""Where trees are grown: on this machine or on Ray's workers."""

@@ -1,0 +1,107 @@
+"""The command line: one clear line for every mistake, and exit codes that say if a retry helps."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def cli(tmp_path):
+    environment = {
+        **{key: value for key, value in os.environ.items() if not key.startswith("FRESHRANK_")},
+        "FRESHRANK_LAKE": str(tmp_path / "lake"),
+        "FRESHRANK_LEDGER_URL": f"sqlite:///{tmp_path}/ledger.db",
+        "FRESHRANK_MLFLOW_URI": "http://127.0.0.1:9",
+        "FRESHRANK_CONNECTIONS__COMPLETEJOURNEY": "postgresql+psycopg://u:hidden@127.0.0.1:9/shop",
+        "FRESHRANK_PSEUDONYM_KEY": "key",
+    }
+
+    def call(*arguments, **changed):
+        return subprocess.run(
+            [sys.executable, "-m", "pipelines", *arguments],
+            cwd=PROJECT,
+            env=environment | changed,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        ("2017-01-09", "2017-01-02", "is not after its start"),
+        ("2017-01-03", "2017-01-10", "is not aligned"),
+        ("2030-01-07", "2030-01-14", "ends in the future"),
+        ("someday", "2017-01-09", "'someday' is not a time"),
+    ],
+)
+def test_a_wrong_interval_is_one_clear_error(cli, tmp_path, start, end, expected):
+    outcome = cli("run", "--start", start, "--end", end)
+    assert outcome.returncode == 1
+    assert expected in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+    assert not (tmp_path / "lake").exists()
+
+
+def test_an_unknown_shop_lists_the_known(cli):
+    outcome = cli("status", "--shop", "nowhere")
+    assert outcome.returncode == 1
+    assert "unknown shop 'nowhere'" in outcome.stderr
+    assert "completejourney" in outcome.stderr
+
+
+def test_a_source_that_is_away_is_worth_a_retry_and_keeps_its_password(cli):
+    outcome = cli("run", "--start", "2017-01-02", "--end", "2017-01-09")
+    assert outcome.returncode == 75
+    assert "hidden" not in outcome.stderr
+
+
+def test_a_missing_setting_is_named(cli):
+    outcome = cli("status", FRESHRANK_LEDGER_URL="")
+    assert outcome.returncode != 0
+    assert "Traceback" not in outcome.stderr
+
+
+def test_status_of_nothing_says_what_to_do(cli):
+    assert "make demo" in cli("status").stdout
+    report = json.loads(cli("status", "--json").stdout)
+    assert report["shop"] == "completejourney"
+    assert (report["champion"], report["intervals"], report["synced"]) == (None, [], [])
+    (source,) = report["sources"]
+    assert not source["answers"]
+    assert "does not answer" in source["fault"]
+
+
+def test_doctor_names_every_fault_and_fails(cli):
+    outcome = cli("doctor")
+    assert outcome.returncode == 1
+    for subject in ("python", "packages", "lake", "source", "ledger", "mlflow"):
+        assert subject in outcome.stderr
+    assert "make up" in outcome.stderr
+
+
+def test_help_names_every_command(cli):
+    text = cli("--help").stdout
+    for command in (
+        "run",
+        "publish",
+        "status",
+        "verify",
+        "maintain",
+        "rows",
+        "doctor",
+        "extract",
+        "capture",
+    ):
+        assert command in text

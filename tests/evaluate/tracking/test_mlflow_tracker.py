@@ -1,0 +1,302 @@
+"""Tracking against a real MLflow server on loopback: shown, registered, found again, loadable."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.processes import free_port
+from pipelines import evaluate
+from pipelines.evaluate.tracking import packaging
+from pipelines.evaluate.tracking.mlflow_tracker import MlflowTracker
+from pipelines.promote.registry import MlflowRegistry
+from pipelines.promote.stage import promote, reject
+from pipelines.shared.errors import TrackingUnavailable
+from pipelines.shared.run import Run
+from tests.evaluate.real_groups import Installation
+
+pytestmark = pytest.mark.services
+MODEL = "completejourney-basket"
+Real = tuple[Path, dict[str, dict[str, int]]]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("mlflow")
+    port = free_port()
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"),
+            *("--port", str(port), "--workers", "1", "--serve-artifacts"),
+            *("--backend-store-uri", f"sqlite:///{folder}/mlflow.db"),
+            *("--artifacts-destination", str(folder / "artifacts")),
+        ],
+        env=os.environ
+        | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"{url}/health", timeout=2)  # noqa: S310
+                break
+            except OSError:
+                assert process.poll() is None, "the server ended"
+                time.sleep(0.5)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory, real: Real, server: str) -> Installation:
+    """A first model and a week with two challengers, evaluated and decided."""
+    made = Installation.at(tmp_path_factory.mktemp("tracked"), *real, mlflow_uri=server)
+    first = made.run(0, 5)
+    made.trained(first, made.fit(first, "first"))
+    assert evaluate.run(first).verdict.outcome == "promote"
+    promote(first)
+    later = made.run(5)
+    made.trained(later, *(made.fit(later, name, 1, n) for name, n in (("boost", 20), ("refit", 8))),
+                 parent=1)  # fmt: skip
+    evaluate.run(later)
+    reject(later)
+    return made
+
+
+@pytest.fixture
+def client(server: str) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(server, server)
+
+
+def told(client: Any) -> Any:
+    """Everything that the server knows, but for times and metric points."""
+    experiment = client.get_experiment_by_name("completejourney/basket")
+    runs = client.search_runs([experiment.experiment_id])
+    return (
+        sorted((run.info.run_id, sorted(run.data.tags.items()), sorted(run.data.params.items()),
+                sorted(run.data.metrics.items())) for run in runs),
+        sorted((int(each.version), sorted(each.tags.items()), each.run_id, each.aliases)
+               for each in client.search_model_versions(f"name = '{MODEL}'")),
+        len(client.search_logged_models([experiment.experiment_id])),
+    )  # fmt: skip
+
+
+def interval_run(client: Any, run: Run) -> tuple[Any, list[Any]]:
+    """The run of an interval and its children."""
+    experiment = client.get_experiment_by_name("completejourney/basket")
+    found = client.search_runs([experiment.experiment_id])
+    [parent] = [
+        each for each in found
+        if each.data.params.get("interval_start") == run.interval.key
+        and each.data.tags["freshrank.kind"] == "interval"
+    ]  # fmt: skip
+    children = [
+        each for each in found if each.data.tags.get("mlflow.parentRunId") == parent.info.run_id
+    ]
+    return parent, sorted(children, key=lambda each: each.data.tags["freshrank.strategy"])
+
+
+def test_an_interval_is_a_run_and_each_challenger_a_child(
+    installation: Installation, client: Any
+) -> None:
+    run = installation.run(5)
+    parent, children = interval_run(client, run)
+    assert [child.data.tags["freshrank.strategy"] for child in children] == ["boost", "refit"]
+    assert {each.info.status for each in [parent, *children]} == {"FINISHED"}
+    assert parent.data.tags["freshrank.verdict"] in ("promote", "reject")
+    assert parent.data.tags["freshrank.decision"] == "reject"
+    for name in ("ndcg_at_10/champion", "ndcg_at_10/baseline", "gain_low", "candidate_recall",
+                 "memory_ndcg_at_10/champion", "coverage_at_10/champion"):  # fmt: skip
+        [point] = client.get_metric_history(parent.info.run_id, name)
+        assert point.step == 6
+    boost = children[0]
+    assert boost.data.params["trees"] == "20"
+    curve = client.get_metric_history(boost.info.run_id, "learning_ndcg_at_10")
+    assert [(point.step, point.value) for point in curve] == [(1, 0.2), (2, 0.3), (3, 0.35)]
+    plots = {file.path for file in client.list_artifacts(boost.info.run_id, "plots")}
+    assert plots == {"plots/feature_importance.png", "plots/learning_curve.png"}
+    inputs = client.get_run(boost.info.run_id).inputs.dataset_inputs
+    assert {each.dataset.name for each in inputs} == {"groups", "memory"}
+    assert "delta_table_version" in inputs[0].dataset.source
+
+
+def test_versions_carry_where_they_come_from(installation: Installation, client: Any) -> None:
+    run = installation.run(5)
+    versions = {version.version: version for version in run.ledger.versions()}
+    assert sorted(versions) == [1, 2, 3]
+    for number, known in versions.items():
+        tags = client.get_model_version(MODEL, str(number)).tags
+        assert tags["freshrank.strategy"] == known.strategy
+        assert tags["freshrank.content_hash"] == known.content_hash
+        assert tags["freshrank.parent"] == str(known.parent)
+        assert tags["freshrank.trained_through"] == f"{known.trained_through:%Y-%m-%dT%H:%M:%SZ}"
+        assert tags["freshrank.decision"] == ("promote" if number == 1 else "reject")
+        assert len(tags["freshrank.data.groups"]) == 64
+    assert client.get_model_version_by_alias(MODEL, "champion").version == "1"
+
+
+def test_a_rerun_adds_nothing(installation: Installation, client: Any) -> None:
+    before = told(client)
+    evaluate.run(installation.run(0, 5))
+    promote(installation.run(0, 5))
+    evaluate.run(installation.run(5))
+    reject(installation.run(5))
+    assert told(client) == before
+
+
+def test_a_kill_at_any_call_heals(
+    installation: Installation, client: Any, tmp_path: Path, real: Real, server: str
+) -> None:
+    """Cut the recording off after every call that writes; the rerun ends as one clean run."""
+    from mlflow import MlflowClient
+
+    run = installation.run(6)
+    installation.trained(run, installation.fit(run, "boost", 1, 6), parent=1)
+    calls = ("create_run", "log_batch", "log_inputs", "log_artifacts", "create_logged_model",
+             "log_model_artifacts", "finalize_logged_model", "create_model_version",
+             "set_terminated")  # fmt: skip
+
+    class Killed(BaseException):
+        pass
+
+    for name in calls:
+        with pytest.MonkeyPatch.context() as patch:
+            real_call = getattr(MlflowClient, name)
+
+            def dying(self: Any, *args: Any, call: Any = real_call, **named: Any) -> Any:
+                call(self, *args, **named)
+                raise Killed
+
+            patch.setattr(MlflowClient, name, dying)
+            with pytest.raises(Killed):
+                evaluate.run(run)
+    evaluation = evaluate.run(run)
+    _, children = interval_run(client, run)
+    [boost] = children
+    found = client.search_model_versions(f"name = '{MODEL}'")
+    assert [int(each.version) for each in found if each.run_id == boost.info.run_id] == [4]
+    assert evaluation.as_dict()["evaluation"]["challengers"][0]["version"] == 4
+    experiment = client.get_experiment_by_name("completejourney/basket").experiment_id
+    models = client.search_logged_models([experiment], f"source_run_id = '{boost.info.run_id}'")
+    assert [str(model.status) for model in models] == ["READY"]
+    before = told(client)
+    evaluate.run(run)
+    assert told(client) == before
+
+
+LOADING = """
+import sys, mlflow, numpy, pandas
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model(sys.argv[2])
+example = model.input_example
+assert model.metadata.signature.inputs.input_names() == list(example.columns)
+assert "pipelines" not in sys.modules
+rows = pandas.read_json(sys.argv[3], orient="split", dtype=False)
+rows["pair_orders"] = rows["pair_orders"].astype("float64")
+print(model.predict(example).shape[0], *[repr(float(each)) for each in model.predict(rows)])
+"""
+
+
+def test_a_version_scores_raw_columns_in_a_process_without_this_project(
+    installation: Installation, server: str, tmp_path: Path
+) -> None:
+    from pipelines.shared.models import booster
+
+    run = installation.run(5)
+    version = run.ledger.version(2)
+    path = run.lake.local_root / version.artifact
+    coded = run.lake.read("groups/basket", [run.interval]).slice(0, 40)
+    raw = packaging.example(coded, booster.card(path))
+    assert raw["item_category"].map(type).eq(str).all()
+    raw.to_json(tmp_path / "rows.json", orient="split")
+    wanted = booster.score(path, coded, 1)
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", LOADING, server, f"models:/{MODEL}/2", tmp_path / "rows.json"]
+    done = subprocess.run(
+        command, env=clean, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    size, *scores = done.stdout.split()
+    assert int(size) == 5
+    assert [float(each) for each in scores] == pytest.approx(wanted.tolist())
+
+
+def test_an_unknown_category_and_codes_are_taken_too(
+    installation: Installation, server: str
+) -> None:
+    import mlflow
+
+    from pipelines.shared.models import booster
+
+    run = installation.run(5)
+    path = run.lake.local_root / run.ledger.version(2).artifact
+    coded = run.lake.read("groups/basket", [run.interval]).slice(0, 20)
+    mlflow.set_tracking_uri(server)
+    model = mlflow.pyfunc.load_model(f"models:/{MODEL}@champion")
+    names = list(booster.card(path).features)
+    codes = model.predict(coded.select(names).to_pandas())
+    champion = run.lake.local_root / run.ledger.version(1).artifact
+    assert codes == pytest.approx(booster.score(champion, coded, 1))
+    raw = packaging.example(coded, booster.card(path))
+    raw["item_category"] = "never heard of"
+    assert len(model.predict(raw)) == 20
+
+
+def test_the_alias_is_healed_and_taken_away(
+    server: str, client: Any, installation: Installation
+) -> None:
+    registry = MlflowRegistry(server, "completejourney", "basket")
+    registry.follow(2)
+    assert client.get_model_version_by_alias(MODEL, "champion").version == "2"
+    registry.follow(None)
+    assert client.get_registered_model(MODEL).aliases == {}
+    promote(installation.run(0, 5))
+    assert client.get_model_version_by_alias(MODEL, "champion").version == "1"
+
+
+def test_a_server_that_is_away_is_one_clear_error_and_soon() -> None:
+    started = time.perf_counter()
+    uri = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(TrackingUnavailable, match=r"does not answer.*make up"):
+        MlflowTracker(uri).check()
+    with pytest.raises(TrackingUnavailable, match="does not answer"):
+        MlflowRegistry(uri, "completejourney", "basket").follow(1)
+    assert time.perf_counter() - started < 10
+
+
+def test_a_store_that_is_no_server_keeps_its_files_beside_the_lake(
+    tmp_path: Path, real: Real, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    # The store is the process's own from then on: give the variable back afterwards.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    before = mlflow.get_tracking_uri()
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    made = Installation.at(tmp_path, *real, mlflow_uri=uri)
+    run = made.run(0, 5)
+    made.trained(run, made.fit(run, "first"))
+    try:
+        assert evaluate.run(run).version == 1
+        assert promote(run).champion == 1
+        model = mlflow.pyfunc.load_model(f"models:/{MODEL}@champion")
+        assert len(model.predict(model.input_example)) == 5
+    finally:
+        mlflow.set_tracking_uri(before)
+    assert not (tmp_path / "mlruns").exists()
+    assert any((run.lake.local_root / "mlflow").rglob("MLmodel"))

@@ -1,0 +1,163 @@
+"""The features explained: the dictionary as it is committed, and values as the groups hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from pipelines import features
+from pipelines.cli.app import app
+from pipelines.features import catalogue
+from pipelines.features.state.storage import Layout
+from pipelines.inspect import explain, feature_tables
+from pipelines.inspect.explain import NotThere
+from pipelines.shared import columns
+from pipelines.shared.declaration import load_shop
+from pipelines.shared.installation import Installation
+from tests.features.partitions import FIRST, PROJECT, Shelf, of_step, real_log
+
+SHOP = load_shop("completejourney", PROJECT / "shops")
+WEEKS = 4
+Row = dict[str, object]
+
+
+def test_the_committed_dictionary_is_the_generated_one() -> None:
+    committed = (PROJECT / "docs" / "features.md").read_text(encoding="utf-8")
+    assert committed == explain.dictionary(SHOP), (
+        "run `python -m pipelines features list --markdown > docs/features.md`"
+    )
+
+
+@pytest.mark.parametrize("name", ["completejourney", "tiny"])
+def test_every_feature_reads_counters_and_is_in_a_family(name: str) -> None:
+    shops = PROJECT / ("tests/declared" if name == "tiny" else "shops")
+    shop = load_shop(name, shops)
+    found = [each for _, members in explain.families(shop) for each in members]
+    assert {each.name for each in found} == {
+        each.name for each in catalogue.catalogue(Layout(shop))
+    }
+    assert all(explain.counters_of(each) for each in found)
+
+
+def test_counters_are_those_that_the_expression_reads() -> None:
+    gap = explain.feature(SHOP, "pair_gap_days")
+    assert set(explain.counters_of(gap)) == {"si_first", "si_last", "si_orders"}
+
+
+def test_an_unknown_feature_names_the_nearest() -> None:
+    with pytest.raises(NotThere, match="no feature 'pair_cycel'; the nearest are pair_cycle"):
+        explain.feature(SHOP, "pair_cycel")
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+    """Four real weeks with features."""
+    made = Shelf.at(tmp_path_factory.mktemp("explained"), "completejourney")
+    log = real_log(WEEKS, 0.01)
+    for step in range(WEEKS):
+        made.validated(step, of_step(log, step))
+    features.run(made.run(0, WEEKS - 1))
+    return made
+
+
+def _installation(shelf: Shelf) -> Installation:
+    return Installation.of(shelf.settings, shelf.shop.shop)
+
+
+def _a_group(shelf: Shelf) -> tuple[Row, pa.Table]:
+    """A group of the last step whose time lies in it, and its rows by rank."""
+    run = shelf.run(WEEKS - 1)
+    index = run.lake.read("group_index/basket", [run.interval])
+    punctual = pc.greater_equal(
+        index[columns.GROUP_TIME], pa.scalar(run.interval.start, pa.timestamp("us", tz="UTC"))
+    )
+    group = index.filter(punctual).sort_by(columns.GROUP).slice(0, 1).to_pylist()[0]
+    rows = run.lake.read("groups/basket", [run.interval])
+    rows = rows.filter(pc.equal(rows[columns.GROUP], group[columns.GROUP]))
+    return group, rows.sort_by("prior_rank")
+
+
+@pytest.mark.slow
+def test_shown_values_are_those_of_the_group(shelf: Shelf) -> None:
+    group, rows = _a_group(shelf)
+    at = group[columns.GROUP_TIME]
+    assert isinstance(at, datetime)
+    shown = explain.show(_installation(shelf), str(group[columns.SHOPPER]), at, most=20)
+    assert [each.rank for each in shown.items] == list(range(1, 21))
+    for each, row in zip(shown.items, rows.slice(0, 20).to_pylist(), strict=True):
+        assert each.item == row[columns.ITEM]
+        assert each.values == {name: row[name] for name in each.values}
+    assert len(shown.items[0].values) == len(catalogue.catalogue(Layout(SHOP)))
+
+
+@pytest.mark.slow
+def test_an_item_is_explained_by_its_counters(shelf: Shelf) -> None:
+    group, rows = _a_group(shelf)
+    at, item = group[columns.GROUP_TIME], rows[columns.ITEM][0].as_py()
+    assert isinstance(at, datetime)
+    (found,) = explain.show(_installation(shelf), str(group[columns.SHOPPER]), at, str(item)).items
+    since = (at - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1)
+    days = (since - found.counters["si_last"]) / 86_400_000_000
+    assert found.values["pair_days_since"] == pytest.approx(days)
+
+
+@pytest.mark.slow
+def test_a_table_has_a_row_a_feature(shelf: Shelf) -> None:
+    group, _ = _a_group(shelf)
+    at = group[columns.GROUP_TIME]
+    assert isinstance(at, datetime)
+    shown = explain.show(_installation(shelf), str(group[columns.SHOPPER]), at)
+    assert feature_tables.values(shown, SHOP).row_count == len(shown.items[0].values)
+    assert f"before {FIRST + timedelta(weeks=WEEKS - 1):%Y-%m-%d}" in feature_tables.heading(shown)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("shopper", "day", "item", "message"),
+    [
+        ("0", 22, None, "shopper '0' is not known at 2017-01-24 00:00 UTC; known are "),
+        ("ann", 22, None, "shopper_id 'ann' is no int64"),
+        (None, 22, "0", "item '0' is not known"),
+        (None, 2, None, "need the step before it, .* from 2017-01-09 to 2017-02-06"),
+        (None, 400, None, "Choose another time"),
+    ],
+)
+def test_what_is_not_there_is_said(
+    shelf: Shelf, shopper: str | None, day: int, item: str | None, message: str
+) -> None:
+    group, _ = _a_group(shelf)
+    who = str(group[columns.SHOPPER]) if shopper is None else shopper
+    with pytest.raises(NotThere, match=message):
+        explain.show(_installation(shelf), who, FIRST + timedelta(days=day), item)
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """`python -m pipelines features` with an installation that has no lake yet."""
+    monkeypatch.setenv("FRESHRANK_LAKE", "/nowhere")
+    monkeypatch.setenv("FRESHRANK_LEDGER_URL", "sqlite://")
+    monkeypatch.setenv("FRESHRANK_MLFLOW_URI", "http://127.0.0.1:9")
+    return lambda *arguments: CliRunner().invoke(app, ["features", *arguments])
+
+
+def test_list_shows_every_feature(command: Callable[..., Result]) -> None:
+    shown = command("list")
+    assert shown.exit_code == 0, shown.output
+    assert all(each.name in shown.output for each in catalogue.catalogue(Layout(SHOP)))
+
+
+def test_list_as_markdown_is_the_dictionary(command: Callable[..., Result]) -> None:
+    assert command("list", "--markdown").output == explain.dictionary(SHOP)
+
+
+def test_describe_tells_what_it_reads(command: Callable[..., Result]) -> None:
+    shown = command("describe", "pair_cycle")
+    assert "shopper × item" in shown.output
+    assert "si_last" in shown.output
+    assert command("describe", "pair_cycel").exit_code == 1

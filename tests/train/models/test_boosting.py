@@ -1,0 +1,157 @@
+"""Continuing a model on bins made once is what LightGBM's own, slower ways give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.shared.models import booster
+from pipelines.train import plan
+from pipelines.train.data import groups
+from pipelines.train.data.examples import Examples
+from pipelines.train.data.groups import Catalogue
+from pipelines.train.models import boosting
+from pipelines.train.models.boosting import Binned
+from pipelines.train.strategies import Rules
+from tests.train.baskets import CATEGORICAL, FEATURES, Installation, interval
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory, real_baskets: Any) -> Installation:
+    return Installation.at(tmp_path_factory.mktemp("boosting"), real_baskets)
+
+
+@pytest.fixture(scope="module")
+def weeks(shop: Installation) -> Callable[[int, int], Examples]:
+    run = shop.run(0, 8)
+    catalogue = Catalogue(FEATURES, CATEGORICAL)
+
+    def read(first: int, last: int) -> Examples:
+        edges = interval(first).start, interval(last).end
+        return groups.load(run, groups.select(run, plan.steps(run), *edges), catalogue)
+
+    return read
+
+
+@pytest.fixture(scope="module")
+def rules(shop: Installation) -> Rules:
+    shop_declared = shop.any.shop
+    return Rules(CATEGORICAL, shop_declared.learning, shop_declared.gate, threads=2)
+
+
+def _slow(parent: str, new: Examples, params: dict[str, Any], decay: float, rounds: int) -> Any:
+    """Refit by LightGBM's own method, then continue by its `init_model`."""
+    lgb = booster.lightgbm()
+    moved = lgb.Booster(model_str=parent).refit(
+        new.features, new.labels, group=new.sizes, decay_rate=decay, dataset_params=params,
+        num_threads=2,
+    )  # fmt: skip
+    if not rounds:
+        return moved
+    data = lgb.Dataset(
+        new.features, new.labels, group=new.sizes, categorical_feature=list(CATEGORICAL),
+        params=params, free_raw_data=False,
+    )  # fmt: skip
+    return lgb.train(params, data, rounds, init_model=moved)
+
+
+@pytest.mark.parametrize("leaves", [31, 2])
+@pytest.mark.parametrize("rounds", [0, 4])
+def test_refitting_and_growing_on_the_same_bins_is_exact(
+    weeks: Callable[[int, int], Examples], rules: Rules, leaves: int, rounds: int
+) -> None:
+    old, new = weeks(0, 3), weeks(4, 4)
+    first = Binned.of(old, CATEGORICAL, rules.parameters(old, num_leaves=leaves)).grow(8)
+    # Every tree sees every feature: which ones are drawn differs between the two ways.
+    params = rules.parameters(new, learning_rate=0.05, feature_fraction=1.0)
+    quick = boosting.refit(first, new, CATEGORICAL, params, 0.9, rounds)
+    slow = _slow(first, new, params, 0.9, rounds)
+    assert quick.count("\nTree=") == 8 + rounds
+    expected = slow.predict(new.features, num_threads=2)
+    assert np.array_equal(boosting.scores(quick, new.features, 2), expected)
+    assert not np.array_equal(expected, boosting.scores(first, new.features, 2))
+
+
+def test_continuing_is_exact_and_keeps_the_parents_trees(
+    weeks: Callable[[int, int], Examples], rules: Rules
+) -> None:
+    lgb = booster.lightgbm()
+    old, new = weeks(0, 3), weeks(4, 4)
+    first = Binned.of(old, CATEGORICAL, rules.parameters(old)).grow(6)
+    params = rules.parameters(new)
+    quick = Binned.of(new, CATEGORICAL, params, first).grow(5)
+    data = lgb.Dataset(
+        new.features, new.labels, group=new.sizes, categorical_feature=list(CATEGORICAL),
+        params=params, free_raw_data=False,
+    )  # fmt: skip
+    slow = lgb.train(params, data, 5, init_model=lgb.Booster(model_str=first))
+    expected = slow.predict(new.features, num_threads=2)
+    assert np.allclose(boosting.scores(quick, new.features, 2), expected, rtol=0, atol=1e-12)
+    trees = [each.split("\nTree=")[1:7] for each in (first, quick)]
+    assert trees[0][:5] == trees[1][:5]
+
+
+def test_early_stopping_counts_from_the_parent_and_shares_the_bins(
+    weeks: Callable[[int, int], Examples], rules: Rules
+) -> None:
+    old, new = weeks(0, 3), weeks(4, 6)
+    first = Binned.of(old, CATEGORICAL, rules.parameters(old)).grow(10)
+    binned = Binned.of(new, CATEGORICAL, rules.parameters(new), first)
+    aside = np.arange(new.groups) % 3 == 0
+    stopped = binned.stop_early(aside, 12)
+    assert len(stopped.curve) >= 2
+    assert stopped.rounds == int(np.argmax(stopped.curve))
+    # Trees grown on the rest alone, from the parent's scores, reach the curve's value.
+    rest, kept = new.of(~aside), new.of(aside)
+    params = rules.parameters(new)
+    known = boosting.scores(first, kept.features, 2)
+    assert stopped.curve[0] == pytest.approx(_ndcg(kept, known), abs=1e-6)
+    again = Binned.of(rest, CATEGORICAL, params, first).grow(1)
+    one = boosting.scores(again, kept.features, 2)
+    assert stopped.curve[1] == pytest.approx(_ndcg(kept, one), abs=0.02)
+
+
+def _ndcg(examples: Examples, scores: np.ndarray) -> float:
+    """By scikit-learn's rule, written out: mean over groups of DCG@10 over its ideal."""
+    found = []
+    start = 0
+    for size in examples.sizes:
+        labels = examples.labels[start : start + size]
+        order = np.argsort(-scores[start : start + size], kind="stable")
+        found.append(_dcg(labels[order]) / _dcg(np.sort(labels)[::-1]))
+        start += size
+    return float(np.mean(found))
+
+
+def _dcg(labels: np.ndarray) -> float:
+    top = labels[:10]
+    return float(((2.0**top - 1) / np.log2(np.arange(2, len(top) + 2))).sum())
+
+
+def test_weights_change_what_is_learned(
+    weeks: Callable[[int, int], Examples], rules: Rules
+) -> None:
+    new = weeks(0, 3)
+    params = rules.parameters(new)
+    plain = Binned.of(new, CATEGORICAL, params).grow(3)
+    heavy = np.where(np.arange(new.rows) % 2 == 0, 2.0, 0.5).astype(np.float32)
+    assert Binned.of(replace(new, weights=heavy), CATEGORICAL, params).grow(3) != plain
+    assert Binned.of(new, CATEGORICAL, params).grow(3) == plain
+
+
+def test_scores_by_the_leaves_are_the_scores_and_move_the_same_leaves(
+    weeks: Callable[[int, int], Examples], rules: Rules
+) -> None:
+    old, new = weeks(0, 3), weeks(4, 4)
+    parent = Binned.of(old, CATEGORICAL, rules.parameters(old)).grow(20)
+    leaves = boosting.fallen_into(parent, new.features, 2)
+    assert leaves.shape == (new.rows, 20)
+    scores = boosting.scores(parent, new.features, 2)
+    assert boosting.scores_of(parent, leaves) == pytest.approx(scores, abs=1e-12)
+    params = rules.parameters(new)
+    known = boosting.refit(parent, new, CATEGORICAL, params, 0.9, 2, leaves=leaves)
+    assert known == boosting.refit(parent, new, CATEGORICAL, params, 0.9, 2)
