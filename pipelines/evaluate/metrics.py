@@ -10,9 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.shared.ranking import Floats, Integers, ranks
-
-DEPTH = 10
+from pipelines.shared.ranking import DEPTH, Floats, Integers, ndcg, ranks
 
 
 @dataclass(frozen=True)
@@ -65,9 +63,8 @@ class GroupScores:
 def per_group(ranked: Ranked, scores: Floats) -> GroupScores:
     """NDCG@10, reciprocal rank of the first relevant candidate, and recall@10 of every group.
 
-    Gain is `2**grade - 1` and discount `log2(rank + 1)` (Burges et al., "Learning to rank using
-    gradient descent", ICML 2005), divided by the ideal over *all* relevant items: candidates
-    that were never generated cost NDCG and recall too.
+    The ideal is over *all* relevant items: candidates that were never generated cost NDCG and
+    recall too.
 
     Args:
         scores: n scores.
@@ -78,17 +75,16 @@ def per_group(ranked: Ranked, scores: Floats) -> GroupScores:
     groups = len(ranked.ideal)
     rank = ranks(ranked.group, ranked.item, scores)
     top, hit = rank <= DEPTH, ranked.label > 0
-    gain = np.where(top, np.exp2(ranked.label) - 1, 0.0) / np.log2(rank + 1)
-    dcg = np.bincount(ranked.group, weights=gain, minlength=groups)
-    found = np.bincount(ranked.group, weights=top & hit, minlength=groups)
+    hits = np.bincount(ranked.group, weights=top & hit, minlength=groups)
     reciprocal = np.zeros(groups)
     np.maximum.at(reciprocal, ranked.group[hit], 1.0 / rank[hit])
     broken = np.zeros(groups, dtype=bool)
     broken[ranked.group[~np.isfinite(scores)]] = True
     with np.errstate(divide="ignore", invalid="ignore"):
-        values = (dcg / ranked.ideal, reciprocal, found / ranked.relevant)
-    ndcg, mrr, recall = (np.where(broken | ~np.isfinite(each), np.nan, each) for each in values)
-    return GroupScores(ndcg, mrr, recall, len(np.unique(ranked.item[top])))
+        recall = hits / ranked.relevant
+    values = (ndcg(ranked.group, rank, ranked.label, ranked.ideal), reciprocal, recall)
+    finite = (np.where(broken | ~np.isfinite(each), np.nan, each) for each in values)
+    return GroupScores(*finite, len(np.unique(ranked.item[top])))
 
 
 def coverage(scores: GroupScores, catalogue: int) -> float:

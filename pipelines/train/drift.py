@@ -14,10 +14,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.shared.ranking import ranks
+from pipelines.shared import ranking
 from pipelines.train.data.examples import Examples
 
-DEPTH: Final = 10
 MEMORY: Final = 8
 """The past is the last so many runs."""
 LEAST: Final = 3
@@ -53,20 +52,13 @@ class Health:
 
 
 def ndcg(examples: Examples, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """g values of NDCG@10 among the candidates at hand; ties keep the order of the rows.
-
-    Gain is 2^grade - 1, discount log2(rank + 1): Burges et al. (2005).
-    """
+    """g values of NDCG@10 among the candidates at hand; ties keep the order of the rows."""
     group = np.repeat(np.arange(examples.groups), examples.sizes)
     rows = np.arange(examples.rows)
-    gain = np.exp2(examples.labels.astype(np.float64)) - 1
-
-    def dcg(order: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        rank = ranks(group, rows, order)
-        worth = np.where(rank <= DEPTH, gain / np.log2(rank + 1), 0.0)
-        return np.bincount(group, worth, examples.groups).astype(np.float64)
-
-    return dcg(scores) / dcg(gain)
+    label = examples.labels.astype(np.float64)
+    best = ranking.ranks(group, rows, label)
+    ideal = ranking.dcg(group, best, label, examples.groups)
+    return ranking.ndcg(group, ranking.ranks(group, rows, scores), label, ideal)
 
 
 def measure(examples: Examples, scores: npt.NDArray[np.float64]) -> Health:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,16 +11,13 @@ import pyarrow.compute as pc
 
 from pipelines.features.candidates import SOURCES
 from pipelines.shared import columns, hashing
-
-IDEAL_AT: Final = 10
+from pipelines.shared.ranking import dcg
 
 Ints = npt.NDArray[np.int64]
 
 
 def ideal_dcg(places: Ints, labels: Ints, groups: int) -> npt.NDArray[np.float64]:
     """The DCG@10 of each group's relevant items in the best order.
-
-    Gain 2^label − 1, discount 1 / log2(rank + 1) with ranks from 1 (Burges et al. 2005).
 
     Args:
         places: a row a relevant item, the number of its group in `[0, groups)`.
@@ -31,9 +28,7 @@ def ideal_dcg(places: Ints, labels: Ints, groups: int) -> npt.NDArray[np.float64
     places, labels = places[order], labels[order]
     counts = np.bincount(places, minlength=groups)
     rank = np.arange(len(places)) - np.repeat(np.cumsum(counts) - counts, counts) + 1
-    kept = rank <= IDEAL_AT
-    gains = (np.exp2(labels[kept]) - 1) / np.log2(rank[kept] + 1)
-    return np.bincount(places[kept], weights=gains, minlength=groups).astype(np.float64)
+    return dcg(places, rank, labels, groups)
 
 
 def index(
