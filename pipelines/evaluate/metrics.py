@@ -83,8 +83,8 @@ def per_group(ranked: Ranked, scores: Floats) -> GroupScores:
     with np.errstate(divide="ignore", invalid="ignore"):
         recall = hits / ranked.relevant
     values = (ndcg(ranked.group, rank, ranked.label, ranked.ideal), reciprocal, recall)
-    finite = (np.where(broken | ~np.isfinite(each), np.nan, each) for each in values)
-    return GroupScores(*finite, len(np.unique(ranked.item[top])))
+    finite = [np.where(broken | ~np.isfinite(each), np.nan, each) for each in values]
+    return GroupScores(finite[0], finite[1], finite[2], len(np.unique(ranked.item[top])))
 
 
 def coverage(scores: GroupScores, catalogue: int) -> float:
