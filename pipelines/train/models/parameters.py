@@ -13,7 +13,7 @@ NDCG@10 of every candidate of the following week, paired over groups):
   groups decide by noise.
 
 A compaction's 40 trees at 0.2 on 24 intervals, its mean with the parent, and what else was tried,
-stand in docs/learning.md.
+stand in docs/experiments/learning.md.
 """
 
 from __future__ import annotations
