@@ -122,9 +122,9 @@ def _timed(task: Callable[[], int]) -> Measured:
 
 
 def _shelf(folder: Path) -> Any:
-    from tests.features.partitions import Shelf
+    from benchmarks.validated_lake import ValidatedLake
 
-    shelf = Shelf.at(folder, "completejourney")
+    shelf = ValidatedLake.at(folder, "completejourney")
     declared = Features()
     plain = Features(
         families=tuple(each for each in declared.families if each != "latent"),
@@ -135,7 +135,7 @@ def _shelf(folder: Path) -> Any:
 
 def _fold(folder: Path, share: float, times: int) -> None:
     """A lake whose weeks before the measured one are folded, their orders `times` times."""
-    from tests.features.partitions import of_step, real_log
+    from benchmarks.validated_lake import of_step, real_log
 
     folder.mkdir()
     shelf, log = _shelf(folder), real_log(WEEK + 1, share)

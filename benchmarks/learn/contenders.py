@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from benchmarks.learn.years import WEEK
+from benchmarks.validated_lake import FIRST
 from pipelines.evaluate import holdouts, metrics
 from pipelines.evaluate.metrics import Ranked
 from pipelines.shared import columns as c
@@ -30,7 +31,6 @@ from pipelines.train.drift import Health
 from pipelines.train.models import boosting, trees
 from pipelines.train.policy import Situation, Spent
 from pipelines.train.strategies import STRATEGIES, Material, Rules
-from tests.features.partitions import FIRST
 
 WINDOW_WEEKS: Final = 8
 BASELINE: Final = "own frequency"

@@ -21,10 +21,10 @@ from rich.table import Table
 from benchmarks.learn import years
 from benchmarks.learn.contenders import BASELINE, CONTENDERS, Week, Weeks, play
 from benchmarks.learn.years import SHOP
+from benchmarks.validated_lake import FIRST, ValidatedLake, real_log
 from pipelines.evaluate import bootstrap
 from pipelines.shared.ledger import Manifest
 from pipelines.train.data.groups import Catalogue
-from tests.features.partitions import FIRST, Shelf, real_log
 
 WARM_UP: Final = 12
 """Weeks that the first model learns from."""
@@ -98,17 +98,17 @@ def _built(
     return Weeks(shelf.run(0), Catalogue.of(_manifests(shelf)[-1]))
 
 
-def _manifests(shelf: Shelf) -> list[Manifest]:
+def _manifests(shelf: ValidatedLake) -> list[Manifest]:
     run = shelf.run(0)
     return run.ledger.manifests("features", run.shop.surface.name)
 
 
 def _stressed(kind: str, home: Path, changed: int, weeks: int, share: float, threads: int) -> Weeks:
     """A stress year: the plain one up to the change, then its own."""
-    folder, source = home / kind, Shelf.at(home / "year", SHOP, threads=threads)
+    folder, source = home / kind, ValidatedLake.at(home / "year", SHOP, threads=threads)
     if not (folder / "copied").exists():
         shutil.rmtree(folder, ignore_errors=True)
-        before = Shelf.at(folder, SHOP, threads=threads)
+        before = ValidatedLake.at(folder, SHOP, threads=threads)
         shutil.copytree(home / "year" / "lake", folder / "lake")
         for stage in ("validate", "features"):
             for each in source.run(0).ledger.manifests(stage):
@@ -116,7 +116,7 @@ def _stressed(kind: str, home: Path, changed: int, weeks: int, share: float, thr
                     before.run(0).ledger.record(each)
         (folder / "copied").touch()
     last = min(weeks, changed + AFTER)
-    shelf = Shelf.at(folder, SHOP, threads=threads)
+    shelf = ValidatedLake.at(folder, SHOP, threads=threads)
     if len(_manifests(shelf)) >= last:
         return _built(folder, last, share, threads)
     log, since = real_log(weeks, share), FIRST + changed * years.WEEK

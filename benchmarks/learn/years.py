@@ -16,9 +16,9 @@ import pyarrow as pa
 from rich.console import Console
 from rich.progress import Progress
 
+from benchmarks.validated_lake import ValidatedLake, of_step, real_log
 from pipelines import features
 from pipelines.shared import columns as c
-from tests.features.partitions import Shelf, of_step, real_log
 
 SHOP: Final = "completejourney"
 Log = dict[str, pa.Table]
@@ -28,7 +28,7 @@ _SEED: Final = 5
 
 def replayed(
     home: Path, weeks: int, share: float, threads: int, say: Console, log: Log | None = None
-) -> Shelf:
+) -> ValidatedLake:
     """The features of a year's weeks, in a lake; weeks on record stand as they are.
 
     Args:
@@ -37,7 +37,7 @@ def replayed(
         log: the changes, instead of the year as it was.
     """
     home.mkdir(parents=True, exist_ok=True)
-    shelf = Shelf.at(home, SHOP, threads=threads)
+    shelf = ValidatedLake.at(home, SHOP, threads=threads)
     run = shelf.run(0)
     known = {each.interval for each in run.ledger.manifests("features", run.shop.surface.name)}
     missing = [week for week in range(weeks) if shelf.run(week).interval not in known]

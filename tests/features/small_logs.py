@@ -10,9 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from benchmarks.validated_lake import FIRST, ValidatedLake, log_of, of_step
 from pipelines.shared import columns
 from pipelines.shared.run import Run
-from tests.features.partitions import FIRST, Shelf, log_of, of_step
+from tests.extract.postgres_shop import DECLARED
 
 Row = dict[str, Any]
 
@@ -25,7 +26,7 @@ def at(day: float) -> datetime:
 class Log:
     """Changes of several tables, positions in the order of the calls."""
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: ValidatedLake) -> None:
         self.shelf = shelf
         self._rows: dict[str, list[Row]] = {table: [] for table in shelf.shop.tables}
         self._positions = count(1)
@@ -62,7 +63,7 @@ class Grocery(Log):
     """The bundled shop's tables with a few items: 1 and 2 are drinks, 3 to 6 are food."""
 
     def __init__(self, folder: Path, shoppers: int = 3) -> None:
-        super().__init__(Shelf.at(folder, "completejourney"))
+        super().__init__(ValidatedLake.at(folder, "completejourney"))
         for item in range(1, 7):
             self.item(0, item, "drinks" if item < 3 else "food", price=item)
         for shopper in range(1, shoppers + 1):
@@ -93,7 +94,7 @@ class Web(Log):
     """The tiny shop: articles a to f, lists and actions."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(Shelf.at(folder, "tiny"))
+        super().__init__(ValidatedLake.at(folder, "tiny", DECLARED))
         for place, sku in enumerate("abcdef"):
             self.add("articles", 0, sku=sku, kind=f"kind {place % 2}", maker="m", amount=Decimal(1))
         for uid in ("u", "v", "w"):

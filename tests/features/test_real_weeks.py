@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.validated_lake import ValidatedLake, of_step, real_log
 from pipelines import features
 from pipelines.shared.hashing import content_hash
-from tests.features.partitions import Shelf, of_step, real_log
 
 pytestmark = pytest.mark.slow
 
@@ -17,11 +17,12 @@ SHARE = 0.02
 
 
 @pytest.fixture(scope="module")
-def shelves(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shelf, Shelf]:
+def shelves(tmp_path_factory: pytest.TempPathFactory) -> tuple[ValidatedLake, ValidatedLake]:
     """The same eight weeks, run at once and one by one."""
     log = real_log(WEEKS, SHARE)
     at_once, one_by_one = (
-        Shelf.at(tmp_path_factory.mktemp(name), "completejourney") for name in ("once", "weekly")
+        ValidatedLake.at(tmp_path_factory.mktemp(name), "completejourney")
+        for name in ("once", "weekly")
     )
     for shelf in (at_once, one_by_one):
         for step in range(WEEKS):
@@ -32,7 +33,7 @@ def shelves(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shelf, Shelf]:
     return at_once, one_by_one
 
 
-def _hashes(shelf: Shelf) -> dict[str, str]:
+def _hashes(shelf: ValidatedLake) -> dict[str, str]:
     lake = shelf.run(0).lake
     order = {
         "groups/basket": ["group_id", "item_id"],
@@ -51,11 +52,13 @@ def _hashes(shelf: Shelf) -> dict[str, str]:
     }
 
 
-def test_eight_weeks_at_once_equal_eight_weekly_runs(shelves: tuple[Shelf, Shelf]) -> None:
+def test_eight_weeks_at_once_equal_eight_weekly_runs(
+    shelves: tuple[ValidatedLake, ValidatedLake],
+) -> None:
     assert _hashes(shelves[0]) == _hashes(shelves[1])
 
 
-def test_a_rerun_changes_nothing(shelves: tuple[Shelf, Shelf]) -> None:
+def test_a_rerun_changes_nothing(shelves: tuple[ValidatedLake, ValidatedLake]) -> None:
     shelf = shelves[1]
     run = shelf.run(4)
     before = _hashes(shelf), run.ledger.manifests("features")
@@ -63,14 +66,18 @@ def test_a_rerun_changes_nothing(shelves: tuple[Shelf, Shelf]) -> None:
     assert (_hashes(shelf), run.ledger.manifests("features")) == before
 
 
-def test_serving_is_the_same_again_whatever_the_threads(shelves: tuple[Shelf, Shelf]) -> None:
+def test_serving_is_the_same_again_whatever_the_threads(
+    shelves: tuple[ValidatedLake, ValidatedLake],
+) -> None:
     four = replace(shelves[0], settings=shelves[0].settings.model_copy(update={"threads": 4}))
     served = [features.serve(shelf.run(WEEKS - 1)) for shelf in (*shelves, four)]
     assert served[0] == served[1] == served[2]
     assert served[0].rows <= served[0].shoppers * 300
 
 
-def test_candidates_find_a_fair_part_of_the_baskets(shelves: tuple[Shelf, Shelf]) -> None:
+def test_candidates_find_a_fair_part_of_the_baskets(
+    shelves: tuple[ValidatedLake, ValidatedLake],
+) -> None:
     last = shelves[0].run(0).ledger.manifests("features")[-1]
     assert last.details["candidate_recall"] > 0.25, "2 % of the shoppers, seven weeks of history"
     assert last.counts["rows"] <= 300 * last.counts["groups"]

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.validated_lake import ValidatedLake
 from pipelines.features.catalogue import catalogue
 from pipelines.features.engines.base import Engine, engine
 from pipelines.features.state import entities
@@ -19,7 +20,7 @@ from pipelines.features.state.events import joined_key, lines, normalise, plausi
 from pipelines.features.state.storage import Layout
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import DeclarationError
-from tests.features.partitions import Shelf
+from tests.extract.postgres_shop import DECLARED
 from tests.features.small_logs import Web, at
 
 Row = dict[str, Any]
@@ -28,7 +29,7 @@ Row = dict[str, Any]
 @pytest.fixture(scope="module")
 def duck(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """An engine for the module."""
-    shelf = Shelf.at(tmp_path_factory.mktemp("engine"), "tiny", threads=1)
+    shelf = ValidatedLake.at(tmp_path_factory.mktemp("engine"), "tiny", DECLARED, threads=1)
     with engine(shelf.settings) as opened:
         yield opened
 
@@ -117,7 +118,7 @@ def test_a_snapshot_is_overruled_by_later_changes(duck: Engine) -> None:
 def test_overlapping_periods_become_stretches_with_the_largest_value(
     duck: Engine, tmp_path: Path
 ) -> None:
-    layout = Layout(Shelf.at(tmp_path, "completejourney").shop)
+    layout = Layout(ValidatedLake.at(tmp_path, "completejourney").shop)
     rows = [
         {"valid_from": at(0), "valid_until": at(4), "display": 0.3, "mailer": 0.0},
         {"valid_from": at(2), "valid_until": at(6), "display": 0.1, "mailer": 0.5},
@@ -138,12 +139,12 @@ def test_overlapping_periods_become_stretches_with_the_largest_value(
 
 
 def _shop(tmp_path: Path, **item: Any) -> Shop:
-    shop = Shelf.at(tmp_path, "tiny").shop
+    shop = ValidatedLake.at(tmp_path, "tiny", DECLARED).shop
     return shop.model_copy(update={"item": shop.item.model_copy(update=item)})
 
 
 def test_every_feature_says_what_it_is(tmp_path: Path) -> None:
-    features = catalogue(Layout(Shelf.at(tmp_path, "completejourney").shop))
+    features = catalogue(Layout(ValidatedLake.at(tmp_path, "completejourney").shop))
     assert all(each.meaning and each.grain and each.unit for each in features)
     assert [each.name for each in features if each.categorical] == [
         "item_category", "item_department", "item_brand"

@@ -11,6 +11,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from benchmarks.validated_lake import FIRST, ValidatedLake, of_step, real_log
 from pipelines import features
 from pipelines.cli.app import app
 from pipelines.features import catalogue
@@ -20,7 +21,7 @@ from pipelines.inspect.explain import NotThere
 from pipelines.shared import columns
 from pipelines.shared.declaration import load_shop
 from pipelines.shared.installation import Installation
-from tests.features.partitions import FIRST, PROJECT, Shelf, of_step, real_log
+from pipelines.shared.settings import PROJECT
 
 SHOP = load_shop("completejourney", PROJECT / "shops")
 WEEKS = 4
@@ -56,9 +57,9 @@ def test_an_unknown_feature_names_the_nearest() -> None:
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> ValidatedLake:
     """Four real weeks with features."""
-    made = Shelf.at(tmp_path_factory.mktemp("explained"), "completejourney")
+    made = ValidatedLake.at(tmp_path_factory.mktemp("explained"), "completejourney")
     log = real_log(WEEKS, 0.01)
     for step in range(WEEKS):
         made.validated(step, of_step(log, step))
@@ -66,11 +67,11 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     return made
 
 
-def _installation(shelf: Shelf) -> Installation:
+def _installation(shelf: ValidatedLake) -> Installation:
     return Installation.of(shelf.settings, shelf.shop.shop)
 
 
-def _a_group(shelf: Shelf) -> tuple[Row, pa.Table]:
+def _a_group(shelf: ValidatedLake) -> tuple[Row, pa.Table]:
     """A group of the last step whose time lies in it, and its rows by rank."""
     run = shelf.run(WEEKS - 1)
     index = run.lake.read("group_index/basket", [run.interval])
@@ -84,7 +85,7 @@ def _a_group(shelf: Shelf) -> tuple[Row, pa.Table]:
 
 
 @pytest.mark.slow
-def test_shown_values_are_those_of_the_group(shelf: Shelf) -> None:
+def test_shown_values_are_those_of_the_group(shelf: ValidatedLake) -> None:
     group, rows = _a_group(shelf)
     at = group[columns.GROUP_TIME]
     assert isinstance(at, datetime)
@@ -97,7 +98,7 @@ def test_shown_values_are_those_of_the_group(shelf: Shelf) -> None:
 
 
 @pytest.mark.slow
-def test_an_item_is_explained_by_its_counters(shelf: Shelf) -> None:
+def test_an_item_is_explained_by_its_counters(shelf: ValidatedLake) -> None:
     group, rows = _a_group(shelf)
     at, item = group[columns.GROUP_TIME], rows[columns.ITEM][0].as_py()
     assert isinstance(at, datetime)
@@ -108,7 +109,7 @@ def test_an_item_is_explained_by_its_counters(shelf: Shelf) -> None:
 
 
 @pytest.mark.slow
-def test_a_table_has_a_row_a_feature(shelf: Shelf) -> None:
+def test_a_table_has_a_row_a_feature(shelf: ValidatedLake) -> None:
     group, _ = _a_group(shelf)
     at = group[columns.GROUP_TIME]
     assert isinstance(at, datetime)
@@ -129,7 +130,7 @@ def test_a_table_has_a_row_a_feature(shelf: Shelf) -> None:
     ],
 )
 def test_what_is_not_there_is_said(
-    shelf: Shelf, shopper: str | None, day: int, item: str | None, message: str
+    shelf: ValidatedLake, shopper: str | None, day: int, item: str | None, message: str
 ) -> None:
     group, _ = _a_group(shelf)
     who = str(group[columns.SHOPPER]) if shopper is None else shopper

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from benchmarks.validated_lake import FIRST, Tables, ValidatedLake, log_of, of_step, real_log
 from pipelines import features
 from pipelines.shared import columns
-from tests.features.partitions import FIRST, Shelf, Tables, log_of, of_step, real_log
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +23,7 @@ STEP = 2
 START = FIRST + STEP * timedelta(days=7)
 
 
-def _with(log: Tables, shelf: Shelf, planted: dict[str, list[dict[str, object]]]) -> Tables:
+def _with(log: Tables, shelf: ValidatedLake, planted: dict[str, list[dict[str, object]]]) -> Tables:
     """The log and planted changes, at positions after its own."""
     merged = dict(log)
     for table, rows in planted.items():
@@ -71,7 +71,7 @@ def _planted(
     }
 
 
-def _features(shelf: Shelf, groups: pa.Array | None = None) -> pa.Table:
+def _features(shelf: ValidatedLake, groups: pa.Array | None = None) -> pa.Table:
     """Features of the step's groups, or of some of them."""
     run = shelf.run(STEP)
     names = run.ledger.manifests("features")[-1].details["features"]
@@ -86,7 +86,7 @@ def _features(shelf: Shelf, groups: pa.Array | None = None) -> pa.Table:
 class Weeks:
     """Three real weeks of a few households, and the last one's features."""
 
-    shelf: Shelf
+    shelf: ValidatedLake
     log: Tables
     before: pa.Table
 
@@ -103,7 +103,7 @@ class Weeks:
 def weeks(tmp_path_factory: pytest.TempPathFactory) -> Weeks:
     """The weeks as they were."""
     log = real_log(STEP + 1, 0.03)
-    shelf = Shelf.at(tmp_path_factory.mktemp("law3"), "completejourney")
+    shelf = ValidatedLake.at(tmp_path_factory.mktemp("law3"), "completejourney")
     for step in range(STEP + 1):
         shelf.validated(step, of_step(log, step))
     features.run(shelf.run(0, STEP))
@@ -173,7 +173,7 @@ def test_from_shuffled_labels_nothing_is_learned(tmp_path: Path) -> None:
     That no feature carries its row's own label is what the plants above show.
     """
     log = real_log(6, 0.05)
-    shelf = Shelf.at(tmp_path, "completejourney")
+    shelf = ValidatedLake.at(tmp_path, "completejourney")
     for step in range(6):
         shelf.validated(step, of_step(log, step))
     features.run(shelf.run(0, 5))

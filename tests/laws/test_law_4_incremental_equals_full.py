@@ -14,13 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.validated_lake import FIRST, ValidatedLake, log_of, of_step
 from pipelines.features import assemble, catalogue, counters, fold
 from pipelines.features.engines.base import engine
 from pipelines.features.state import events, storage
 from pipelines.features.state.storage import Layout
 from pipelines.shared import columns
 from pipelines.shared.models import vocabulary
-from tests.features.partitions import FIRST, Shelf, log_of, of_step
+from tests.extract.postgres_shop import DECLARED
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +62,9 @@ def _numbered(changes: Sequence[Change]) -> list[Change]:
     return [change | {columns.POSITION: place} for place, change in enumerate(ordered)]
 
 
-def _log(shelf: Shelf, histories: Sequence[Any], articles: Sequence[Any]) -> dict[str, pa.Table]:
+def _log(
+    shelf: ValidatedLake, histories: Sequence[Any], articles: Sequence[Any]
+) -> dict[str, pa.Table]:
     actions: list[Change] = []
     for number, (first, delay, later) in enumerate(histories):
         known = first["at"] + delay
@@ -85,7 +88,7 @@ def _log(shelf: Shelf, histories: Sequence[Any], articles: Sequence[Any]) -> dic
 
 def _state(folder: Path, histories: Any, articles: Any, cuts: set[int]) -> dict[str, pa.Table]:
     """What stands at the end when the log came in partitions that end at `cuts` and the end."""
-    shelf = Shelf.at(folder, "tiny", threads=1)
+    shelf = ValidatedLake.at(folder, "tiny", DECLARED, threads=1)
     layout = Layout(shelf.shop)
     log = _log(shelf, histories, articles)
     since, before = 0, None

@@ -13,13 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from benchmarks.validated_lake import ValidatedLake, of_step, real_log
 from pipelines import features
 from pipelines.features.engines.base import engine
 from pipelines.features.engines.spark import mebibytes
 from pipelines.shared import columns
 from pipelines.shared.errors import SettingsError
 from pipelines.shared.settings import Settings, load_settings
-from tests.features.partitions import Shelf, of_step, real_log
 from tests.features.small_logs import Web
 
 WEEKS = 4
@@ -48,16 +48,16 @@ def loopback(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def engines(tmp_path: Path) -> dict[str, Shelf]:
+def engines(tmp_path: Path) -> dict[str, ValidatedLake]:
     """Two lakes with the same first weeks, whose last step is validated and not folded."""
-    first = Shelf.at(tmp_path / "duckdb", "completejourney")
+    first = ValidatedLake.at(tmp_path / "duckdb", "completejourney")
     log = real_log(WEEKS, SHARE)
     for step in range(LAST):
         first.validated(step, of_step(log, step))
     features.run(first.run(0, LAST - 1))
     first.validated(LAST, of_step(log, LAST))
     shutil.copytree(tmp_path / "duckdb", tmp_path / "spark")
-    second = Shelf.at(
+    second = ValidatedLake.at(
         tmp_path / "spark", "completejourney",
         engine="spark", spark_master=MASTER, memory_limit="1GB", spill=tmp_path / "spill",
     )  # fmt: skip
@@ -68,7 +68,7 @@ def engines(tmp_path: Path) -> dict[str, Shelf]:
 @pytest.mark.services
 @pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("loopback")
-def test_both_engines_make_the_same_rows(engines: dict[str, Shelf], tmp_path: Path) -> None:
+def test_both_engines_make_the_same_rows(engines: dict[str, ValidatedLake], tmp_path: Path) -> None:
     for shelf in engines.values():
         features.run(shelf.run(LAST))
     assert list((tmp_path / "spill").iterdir()) == [], "the spill folder is left empty"
@@ -106,14 +106,14 @@ def test_logged_lists_and_serving_are_the_same_to_the_bit(tmp_path: Path) -> Non
     assert made[0] == made[1]
 
 
-def _rows(shelf: Shelf) -> pa.Table:
+def _rows(shelf: ValidatedLake) -> pa.Table:
     run = shelf.run(LAST)
     return run.lake.read("groups/basket", [run.interval]).sort_by(
         [(columns.GROUP, "ascending"), (columns.ITEM, "ascending")]
     )
 
 
-def _state(shelf: Shelf) -> dict[str, pa.Table]:
+def _state(shelf: ValidatedLake) -> dict[str, pa.Table]:
     run = shelf.run(LAST)
     orders = {
         "group_index/basket": [columns.GROUP],

@@ -6,10 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from benchmarks.validated_lake import TIME
 from pipelines.features.groups.group_index import ideal_dcg, index, recall
 from pipelines.features.state.storage import Layout
 from pipelines.shared.declaration import load_shop
-from tests.features.partitions import PROJECT, TIME
+from pipelines.shared.settings import PROJECT
 
 LAYOUT = Layout(load_shop("completejourney", PROJECT / "shops"))
 

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from benchmarks.validated_lake import real_log
 from pipelines.features.latent import factors as latent
 from pipelines.features.latent.factors import Factors, Touched
 from pipelines.shared.hashing import content_hash
-from tests.features.partitions import real_log
 
 Pairs = tuple[pa.Array, pa.Array, np.ndarray]
 

