@@ -50,13 +50,14 @@ class Mode:
 def mode(url: str, shop: Shop) -> Mode:
     """The way in which a part's changes are captured; its driver is imported only here."""
     if shop.source.capture == "binlog":
+        from pipelines.extract.binlog import install as binlog
         from pipelines.extract.binlog.source import BinlogSource
-        from pipelines.extract.databases.mysql import catalogue, connection
+        from pipelines.extract.databases.mysql import catalogue, types
 
         return Mode(
-            BinlogSource, connection.install, connection.remove, connection.check,
-            pending_bytes=connection.pending_bytes,
-            columns=catalogue.tables_of, unfit=catalogue.unfit,
+            BinlogSource, binlog.install, binlog.remove, binlog.check,
+            pending_bytes=binlog.pending_bytes,
+            columns=catalogue.tables_of, unfit=types.unfit,
         )  # fmt: skip
     if shop.source.capture == "cursor":
         from pipelines.extract.cursor import check as cursor_check

@@ -85,9 +85,9 @@ def unfit(url: str) -> Callable[[str, SourceColumn], str]:
     """Why values of a column may not fit a declared type, in a database of the URL's kind."""
     if _kind(url) not in ("mysql", "mariadb"):
         return schema.unfit_in_postgres
-    from pipelines.extract.databases.mysql import catalogue as binlog_columns
+    from pipelines.extract.databases.mysql import types
 
-    return binlog_columns.unfit
+    return types.unfit
 
 
 def _log_database(url: str) -> Any:

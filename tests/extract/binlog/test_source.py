@@ -21,6 +21,7 @@ import pytest
 from sqlalchemy import make_url
 
 from pipelines import extract
+from pipelines.extract.binlog import snapshot
 from pipelines.extract.binlog import source as binlog
 from pipelines.extract.binlog.source import BinlogSource
 from pipelines.extract.source import Position
@@ -220,6 +221,7 @@ def test_snapshot_and_log_meet_while_writers_are_busy(
 ) -> None:
     """Several snapshots and several cuts, small batches, files that rotate: never a gap."""
     monkeypatch.setattr(binlog, "BATCH", 40)
+    monkeypatch.setattr(snapshot, "BATCH", 40)
     source = source_of(url)
     stop = threading.Event()
 
@@ -317,7 +319,7 @@ def test_a_log_of_another_history_is_named(url: str, mariadb: MariadbServer) -> 
         mariadb.execute("FLUSH BINARY LOGS")
     with pytest.raises(CaptureMissing, match="a log that this server no longer has"):
         take(source, after=position)
-    with pytest.raises(CaptureMissing, match="another way of capturing"):
+    with pytest.raises(CaptureMissing, match="another capture mode"):
         take(source, after={"snapshot": "7:7:", "end": "", "log": ""})
 
 

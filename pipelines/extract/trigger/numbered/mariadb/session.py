@@ -20,13 +20,13 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import pymysql
 
-from pipelines.extract.databases.mysql import catalogue
-from pipelines.extract.databases.mysql import connection as binlog_server
+from pipelines.extract.databases.mysql import catalogue, values
+from pipelines.extract.databases.mysql import connection as server
 from pipelines.extract.trigger.numbered.source import (
     AGAIN,
     fetched,
@@ -61,13 +61,6 @@ EVENTS = ("insert", "update", "delete")
 GATES = 16
 _TRIES = 20
 _PAUSE_S = 0.005
-_RIGHTS = (
-    "to install, it needs CREATE, ALTER, DROP, TRIGGER, SELECT, INSERT, UPDATE, DELETE and LOCK "
-    "TABLES on the database and, where the server writes a binlog, `SET GLOBAL "
-    "log_bin_trust_function_creators = 1`; to extract, SELECT and TRIGGER on the database (MySQL: "
-    "also UPDATE on its table freshrank_<shop>_gates); both need PROCESS; to let go of what was "
-    "extracted (`retention.captured_days`), also DELETE on its tables freshrank_<shop>_*"
-)
 _NEEDS_LOCK = {1205, 3572}
 _HOUSEKEEPING = {
     "captures": "table_name varchar(64) PRIMARY KEY, log char(36) NOT NULL, "
@@ -212,7 +205,7 @@ class MariadbSession:
 
     def rows(self, statement: str, bound: Any = ()) -> list[tuple[Any, ...]]:
         """The rows of a small answer."""
-        return binlog_server.rows(self._connection, statement, bound or None)
+        return server.rows(self._connection, statement, bound or None)
 
     def stream(self, statement: str) -> Iterator[list[tuple[Any, ...]]]:
         """Rows as the server sends them, few at a time where they are large."""
@@ -223,8 +216,7 @@ class MariadbSession:
 
     def now(self, shop: Shop) -> datetime:
         """The server's time."""
-        now: datetime = self.rows("SELECT UTC_TIMESTAMP(6)")[0][0]
-        return now.replace(tzinfo=UTC)
+        return server.now(self._connection)
 
     def drift(self, shop: Shop, table: str) -> list[str]:
         """Every way in which a table departs from its declaration."""
@@ -233,7 +225,7 @@ class MariadbSession:
     def log(self, shop: Shop, table: str) -> MariadbTable:
         """Names and SQL for a table, by the columns that it has."""
         kinds = self.kinds(shop, table)
-        return MariadbTable(shop, table, kinds, binlog_server.is_mariadb(self._connection))
+        return MariadbTable(shop, table, kinds, server.is_mariadb(self._connection))
 
     def kinds(self, shop: Shop, table: str) -> dict[str, tuple[Any, ...]]:
         """The types of a table's columns."""
@@ -242,11 +234,11 @@ class MariadbSession:
 
     def selected(self, log: LogTable) -> str:
         """The stored columns; a FLOAT whole."""
-        return catalogue.selected(log.declared, self._found(log))
+        return values.selected(log.declared, self._found(log))
 
     def arrays(self, log: LogTable, rows: list[tuple[Any, ...]], key: bytes) -> list[Any]:
         """Stored columns as Arrow arrays."""
-        return catalogue.arrays(log.table, log.declared, self._found(log), rows, key)
+        return values.arrays(log.table, log.declared, self._found(log), rows, key)
 
     def fault(self, shop: Shop, table: str) -> str:
         """Why a table's changes are not, or not all, captured; empty where they are."""
@@ -305,9 +297,7 @@ class MariadbSession:
 
     def identity(self, shop: Shop, table: str) -> int:
         """A number that changes when a table is truncated, rebuilt or made anew."""
-        known = (
-            "innodb_sys_tables" if binlog_server.is_mariadb(self._connection) else "innodb_tables"
-        )
+        known = "innodb_sys_tables" if server.is_mariadb(self._connection) else "innodb_tables"
         name = f"{shop.source.schema_name}/{table}"
         ((number,),) = self.rows(
             f"SELECT coalesce(sum(table_id), 0) FROM information_schema.{known} "
@@ -384,9 +374,9 @@ def opened(url: str) -> Iterator[MariadbSession]:
     """A session on the shop's database.
 
     Raises:
-        SettingsError, SourceUnavailable, CaptureMissing: see `binlog_server.connect`.
+        SettingsError, SourceUnavailable, CaptureMissing: see `server.connect`.
     """
-    with binlog_server.connect(url, capture="trigger", rights=_RIGHTS) as connection:
+    with server.connect(url, "trigger") as connection:
         yield MariadbSession(connection)
 
 

@@ -1,0 +1,112 @@
+"""Turns values of a MySQL or MariaDB table into Arrow's.
+
+They come from the log or a SELECT, and must look the same from both:
+- DATETIME has no zone and is read as UTC; TIMESTAMP is UTC. A zero date is null.
+- FLOAT is its exact value as a double, not the six digits that MySQL prints.
+- TINYINT(1) is a boolean: everything but 0 is true.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.extract.databases.mysql.types import BYTES, TEXT
+from pipelines.extract.pseudonyms import pseudonymise
+from pipelines.extract.schema import SourceColumn
+from pipelines.shared.declaration import Table
+from pipelines.shared.errors import SchemaDrift
+
+_LENGTH = re.compile(r"^binary\((\d+)\)")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def selected(table: Table, found: Mapping[str, SourceColumn]) -> str:
+    """The stored columns as a SELECT has to ask for them."""
+    return ", ".join(
+        f"`{name}` + 0e0" if found[name].type == "float" else f"`{name}`"
+        for name in table.stored_columns()
+    )
+
+
+def arrays(
+    name: str, table: Table, found: Mapping[str, SourceColumn], rows: Sequence[Any], key: bytes
+) -> list[Any]:
+    """Rows of stored columns as one Arrow array a column, pseudonyms in place.
+
+    Args:
+        name: the table's name, for messages.
+        table: its declaration.
+        found: the columns that the database has.
+        rows: tuples in the order of the stored columns.
+        key: the key of the pseudonyms.
+
+    Raises:
+        SchemaDrift: a value does not fit its declared type.
+    """
+    made = []
+    columns = zip(*rows, strict=True) if rows else [()] * len(table.stored_columns())
+    for (column, kind), values in zip(table.stored_columns().items(), columns, strict=True):
+        try:
+            array = _array(values, kind, found[column])
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+            raise SchemaDrift(
+                f"{name}.{column} holds a value that does not fit its declared type "
+                f"({error}); declare a wider type in `tables.{name}.columns.{column}`"
+            ) from error
+        if table.personal.get(column) == "pseudonymise":
+            array = pseudonymise(array, key)
+        made.append(array)
+    return made
+
+
+def _array(values: Sequence[Any], kind: Any, column: SourceColumn) -> Any:
+    source = column.type
+    if source in ("uuid", *BYTES):
+        values = [None if each is None else _whole(each, column) for each in values]
+        if source == "uuid":
+            values = [None if each is None else str(UUID(bytes=each)) for each in values]
+        return pa.array(values, kind)
+    if pa.types.is_boolean(kind):
+        return pa.array(values, pa.int64()).cast(pa.bool_())
+    if pa.types.is_temporal(kind):
+        # A zero date comes as None from the log and as text from a SELECT.
+        array = pa.array([None if isinstance(each, str) else each for each in values], kind)
+        if source == "timestamp":
+            zero = pa.scalar(_EPOCH, kind)
+            array = pc.if_else(pc.equal(array, zero), pa.scalar(None, kind), array)
+        return array
+    if pa.types.is_floating(kind) and source == "decimal":
+        return pa.array([None if each is None else float(each) for each in values], kind)
+    if pa.types.is_string(kind) and source not in TEXT:
+        return pa.array([_text(each) for each in values], kind)
+    return pa.array(values, kind)
+
+
+def _whole(value: Any, column: SourceColumn) -> bytes:
+    """Bytes in full: the log leaves out zeros at the end of a value of fixed length."""
+    if column.type == "uuid":
+        # A SELECT gives its text, the log its bytes; none at all come as an empty text.
+        return (
+            UUID(value).bytes
+            if isinstance(value, str) and value
+            else (value or b"").ljust(16, b"\0")
+        )
+    length = _LENGTH.match(column.written)
+    return (value or b"").ljust(int(length[1]) if length else 0, b"\0")
+
+
+def _text(value: Any) -> str | None:
+    """A personal value of another type than text, as MySQL would print it."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, (int, date, Decimal)):
+        return str(value)
+    raise pa.ArrowInvalid(f"a {type(value).__name__} has no plain text form")
