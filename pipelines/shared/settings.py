@@ -22,7 +22,11 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="FRESHRANK_", env_nested_delimiter="__", frozen=True, extra="ignore"
+        env_prefix="FRESHRANK_",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
     )
 
     lake: str
@@ -32,17 +36,22 @@ class Settings(BaseSettings):
     ledger_url: SecretStr
     """SQLAlchemy URL of the ledger."""
     mlflow_uri: str
+    """Address of the MLflow server."""
     connections: dict[str, SecretStr] = Field(default_factory=dict)
     """Connection name → SQLAlchemy URL of a shop's database."""
     shop: str = "completejourney"
+    """The shop that a command or run is for, where none is named."""
     shops: Path = PROJECT / "shops"
+    """Folder of the shops' declarations."""
     expectations: Path = PROJECT / "expectations"
+    """Folder of the suites of expectations, one folder a shop."""
     pseudonym_key: SecretStr | None = None
     """Key of the hash that replaces personal values."""
     threads: int = Field(default=2, ge=1)
+    """Cores that one task uses."""
     memory_limit: str = Field(default="4GB", pattern=r"^[1-9]\d*(MB|GB)$")
-    """What an engine's process may hold in memory: DuckDB before it spills to disk, the heap of
-    Spark's driver and of each of its executors."""
+    """What an engine's process may hold in memory, in `MB` or `GB`: DuckDB before it spills to
+    disk, the heap of Spark's driver and of each of its executors."""
     engine: Literal["duckdb", "spark"] = "duckdb"
     """What works features out: DuckDB on this machine, or Spark on many."""
     spark_master: str = Field(default="local[*]", min_length=1)

@@ -16,6 +16,7 @@ class Every(Declared):
     anchor: date
     """A day on which an interval starts, at midnight UTC."""
     days: Annotated[int, Field(ge=1, le=31)] = 7
+    """Length of an interval."""
 
 
 class Learning(Declared):
@@ -32,6 +33,7 @@ class Learning(Declared):
     negatives_per_group: Annotated[int, Field(ge=1)] = 60
     """Unlabelled candidates kept for training, per group, drawn with a fixed seed."""
     seed: int = 17
+    """Of every random draw in training; another seed gives other models."""
     refit_decay: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """How much of a leaf's value stays when the new groups move it."""
     refit_rounds: Annotated[int, Field(ge=0, le=50)] = 3
@@ -74,7 +76,9 @@ class Gate(Declared):
     min_groups: Annotated[int, Field(ge=1)] = 50
     """Fewer groups in the forward holdout prove nothing."""
     max_trees: Annotated[int, Field(ge=1)] = 500
+    """Budget of a model's trees; beyond it the challenger is compacted."""
     max_megabytes: Annotated[float, Field(gt=0)] = 20.0
+    """Budget of a model's text, in megabytes."""
     max_score_ms: Annotated[float, Field(gt=0)] = 50.0
     """The 99th percentile of the time to score 500 candidates, on one thread."""
     compact_margin: Annotated[float, Field(ge=0)] = 0.005
@@ -93,6 +97,7 @@ class Retention(Declared):
     """Raw changes, once they are validated. Without them nothing is validated again, and no row
     of an earlier time can be told (`python -m pipelines rows`)."""
     quarantine_days: Annotated[int, Field(ge=1)] | None = None
+    """Quarantined rows."""
     docs_days: Annotated[int, Field(ge=1)] | None = None
     """Validation's pages for people."""
     captured_days: Annotated[int, Field(ge=1)] | None = None

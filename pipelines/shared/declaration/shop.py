@@ -21,19 +21,33 @@ class Shop(Declared):
     """A whole shop, as declared."""
 
     shop: Name
+    """Name of the shop, and of its folder."""
     title: str
+    """Name of the shop for people."""
     sources: Annotated[dict[Name, Source], Field(min_length=1)]
+    """Its databases."""
     tables: Annotated[dict[Name, Table], Field(min_length=1)]
+    """Its tables, by their names in the database."""
     shopper: Shopper
+    """Where shoppers are."""
     item: Item
+    """Where items are."""
     events: Annotated[list[Event], Field(min_length=1)]
+    """What shoppers do with items."""
     periods: list[Periods] = Field(default_factory=list)
+    """What holds for items for a time."""
     surfaces: Annotated[list[Surface], Field(min_length=1, max_length=1)]
+    """Where items are ranked; exactly one so far."""
     interval: Every
+    """The interval grid."""
     features: Features = Features()
+    """What is computed from the data."""
     learning: Learning = Learning()
+    """How challengers are trained, and from what."""
     gate: Gate = Gate()
+    """When a challenger is promoted."""
     retention: Retention = Retention()
+    """What expires, and when."""
     _footprint: str = PrivateAttr("")
 
     @property

@@ -19,7 +19,9 @@ class Source(Declared):
     connection: Name
     """Name of the connection; its URL comes from Airflow or the environment."""
     capture: Literal["trigger", "cursor", "wal", "binlog"] = "trigger"
+    """Capture mode: how changes are found."""
     schema_name: Name = Field(default="public", alias="schema")
+    """Schema of the tables; on MariaDB and MySQL the database's name; SQLite has none."""
     snapshot: Annotated[int, Field(ge=1)] = 1
     """Where a log is read: raised by one, every table is taken anew, the way on after a lost log.
     """
@@ -54,11 +56,13 @@ class Table(Declared):
     """One captured table."""
 
     key: Annotated[list[Name], Field(min_length=1)]
+    """Columns that identify a row."""
     columns: Annotated[dict[Name, str], Field(min_length=1)]
     """Column → type, see `column_types`."""
     commit_time: Name | None = None
     """A column that carries the commit time; without it the database's clock stamps a change."""
     personal: dict[Name, Literal["drop", "pseudonymise"]] = Field(default_factory=dict)
+    """Column → what replaces its values before anything is written: nothing, or a keyed hash."""
     ignore: list[Name] = Field(default_factory=list)
     """Columns of the source that are known and not taken."""
     new_columns: Literal["refuse", "ignore", "take"] = "refuse"
