@@ -17,7 +17,7 @@ from rich.table import Table
 from pipelines import loop
 from pipelines.inspect import status
 from pipelines.shared.intervals import Interval
-from pipelines.shared.run import Run
+from pipelines.shared.run import Installation, Run
 from pipelines.shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -110,13 +110,9 @@ def _artifact(run: Run, version: int) -> Path:
 
 def show(console: Console, settings: Settings, shop: str, weeks: list[Week], share: float) -> None:
     """Print the decisions, and below them the three models side by side."""
-    from pipelines.shared.declaration import load_shop
-    from pipelines.shared.ledger import Ledger
-
-    surface = load_shop(shop, settings.shops).surface.name
-    ledger = Ledger(settings.ledger_url.get_secret_value(), shop, surface)
     console.print()
-    console.print(*status.tables(status.status(ledger, shop)), sep="\n")
+    report = status.status(Installation.open(settings, shop).ledger, shop)
+    console.print(*status.tables(report), sep="\n")
     console.print(
         f"\nThe same weeks, NDCG@10 on each week's forward holdout ({share:.0%} of the households)"
     )

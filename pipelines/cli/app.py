@@ -16,7 +16,7 @@ from rich.console import Console
 
 from pipelines.shared.errors import FreshrankError, SourceUnavailable, TransientError
 from pipelines.shared.intervals import Interval
-from pipelines.shared.run import Run
+from pipelines.shared.run import Installation, Run
 from pipelines.shared.settings import Settings, load_settings
 
 EX_TEMPFAIL = 75
@@ -124,9 +124,8 @@ def publish_command(start: Start, end: End, shop: ShopName = None) -> None:
 def status_command(shop: ShopName = None, as_json: AsJson = False) -> None:
     """Show every decided interval, what was synced from each source, and what waits there."""
     from pipelines.inspect import freshness, status
-    from pipelines.shared.installation import Installation
 
-    installation = Installation.of(*_installation(shop))
+    installation = Installation.open(*_installation(shop))
     name = installation.shop.shop
     report = status.status(installation.ledger, name)
     sources = [each.as_dict() for each in freshness.freshness(installation)]
@@ -192,9 +191,8 @@ def verify_command(
     """Read and hash every partition that the ledger knows of; exit 1 when something is wrong."""
     from pipelines import maintain
     from pipelines.maintain.report import faults
-    from pipelines.shared.installation import Installation
 
-    installation = Installation.of(*_installation(shop))
+    installation = Installation.open(*_installation(shop))
     interval = Interval.of(start or "0001-01-01", end or "9999-12-31") if start or end else None
     report = maintain.verify(installation, interval, table, _tracked("verify", as_json))
     if mend and report.faults:
@@ -224,12 +222,11 @@ def rows_command(
 ) -> None:
     """Show what a table of the shop held at a time, from its extracted changes."""
     from pipelines.inspect import export, history
-    from pipelines.shared.installation import Installation
     from pipelines.shared.intervals import utc
 
     if to is not None:
         export.require_format(to)
-    installation = Installation.of(*_installation(shop))
+    installation = Installation.open(*_installation(shop))
     most = 20 if limit is None and to is None else limit
     with history.rows_at(installation, table, utc(at), most) as rows:
         if to is None:
@@ -243,9 +240,8 @@ def rows_command(
 def maintain_command(shop: ShopName = None, as_json: AsJson = False) -> None:
     """Remove what the declared retention lets go, merge small files, delete unneeded ones."""
     from pipelines import maintain
-    from pipelines.shared.installation import Installation
 
-    installation = Installation.of(*_installation(shop))
+    installation = Installation.open(*_installation(shop))
     kept = maintain.run(installation, _tracked("maintain", as_json))
     if as_json:
         typer.echo(json.dumps(kept.as_dict()))
@@ -266,9 +262,8 @@ def backup_command(shop: ShopName = None) -> None:
     """Copy what is new in the lake to FRESHRANK_BACKUP; `verify --repair` takes from there."""
     from pipelines import maintain
     from pipelines.shared.errors import SettingsError
-    from pipelines.shared.installation import Installation
 
-    installation = Installation.of(*_installation(shop))
+    installation = Installation.open(*_installation(shop))
     if not installation.settings.backup:
         raise SettingsError(
             "FRESHRANK_BACKUP is not set: give it the folder or object-store URL of a lake's copy"
@@ -351,10 +346,9 @@ def features_show_command(
     """Show a shopper's best candidates, or one item, with every feature's value at a time."""
     from pipelines.inspect import explain
     from pipelines.inspect import feature_tables as display
-    from pipelines.shared.installation import Installation
     from pipelines.shared.intervals import utc
 
-    installation = Installation.of(*_installation(shop))
+    installation = Installation.open(*_installation(shop))
     shown = explain.show(installation, shopper, utc(at), item, top)
     say.print(display.heading(shown))
     Console(highlight=False).print(display.values(shown, installation.shop))

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pipelines.extract.modes import as_found, mode
 from pipelines.extract.stage import STAGE, taken
-from pipelines.shared.installation import Installation
+from pipelines.shared.run import Installation
 
 
 def prune(installation: Installation, before: datetime) -> dict[str, int]:

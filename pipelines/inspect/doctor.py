@@ -13,10 +13,8 @@ from urllib.parse import urljoin
 from urllib.request import urlopen
 
 from pipelines.inspect import freshness
-from pipelines.shared.declaration import load_shop
 from pipelines.shared.errors import FreshrankError, SourceUnavailable
-from pipelines.shared.installation import Installation
-from pipelines.shared.ledger import Ledger
+from pipelines.shared.run import Installation
 from pipelines.shared.settings import PROJECT, Settings
 
 MIN_FREE_GB = 5.0
@@ -41,16 +39,16 @@ def examine(settings: Settings, shop: str) -> Iterator[Finding]:
     yield from _versions()
     yield _disk(settings)
     try:
-        declared = load_shop(shop, settings.shops)
+        installation = Installation.open(settings, shop)
     except FreshrankError as error:
         yield Finding("shop", False, str(error))
         return
+    declared = installation.shop
     yield Finding("shop", True, f"{declared.title}: {len(declared.tables)} tables")
-    yield from _source(settings, shop)
+    yield from _sources(installation)
     try:
-        ledger = Ledger(settings.ledger_url.get_secret_value(), shop, declared.surface.name)
-        yield Finding("ledger", True, f"{len(ledger.decisions())} decisions")
-        yield from _pending(settings, shop)
+        yield Finding("ledger", True, f"{len(installation.ledger.decisions())} decisions")
+        yield from _pending(installation)
     except FreshrankError as error:
         yield Finding("ledger", False, str(error))
     yield _mlflow(settings)
@@ -91,13 +89,14 @@ def _disk(settings: Settings) -> Finding:
     return Finding("lake", True, message)
 
 
-def _source(settings: Settings, shop: str) -> Iterator[Finding]:
+def _sources(installation: Installation) -> Iterator[Finding]:
     from pipelines import extract
 
-    for part in load_shop(shop, settings.shops).parts():
+    for part in installation.shop.parts():
         name = part.source_name
         try:
-            faults = extract.check(settings.connection(part.source.connection), part)
+            url = installation.settings.connection(part.source.connection)
+            faults = extract.check(url, part)
         except SourceUnavailable as error:
             faults = [f"{error}; meanwhile {', '.join(sorted(part.tables))} wait"]
         except FreshrankError as error:
@@ -108,10 +107,9 @@ def _source(settings: Settings, shop: str) -> Iterator[Finding]:
             yield Finding("source", True, f"{name}: tables as declared, changes captured")
 
 
-def _pending(settings: Settings, shop: str) -> Iterator[Finding]:
+def _pending(installation: Installation) -> Iterator[Finding]:
     """What waits at each source, where its way of capture can tell."""
-
-    for state in freshness.freshness(Installation.of(settings, shop)):
+    for state in freshness.freshness(installation):
         told = [
             f"{each.pending_rows:,} of {each.table}" for each in state.tables if each.pending_rows
         ]

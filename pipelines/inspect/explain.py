@@ -21,9 +21,8 @@ from pipelines.features.state.storage import Layout
 from pipelines.shared.columns import ITEM, SHOPPER
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import PermanentError
-from pipelines.shared.installation import Installation
 from pipelines.shared.intervals import Interval
-from pipelines.shared.run import Run
+from pipelines.shared.run import Installation, Run
 
 
 class NotThere(PermanentError):

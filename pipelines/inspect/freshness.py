@@ -11,8 +11,8 @@ from pipelines.extract.source import Position
 from pipelines.extract.stage import STAGE, positions, taken
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import FreshrankError, SourceUnavailable
-from pipelines.shared.installation import Installation
 from pipelines.shared.ledger import Manifest
+from pipelines.shared.run import Installation
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from pipelines.extract.stage import taken
 from pipelines.shared.columns import COMMITTED_AT, DELETE, EXPIRED, INTERVAL, OP, POSITION
 from pipelines.shared.errors import CorruptPartition, Expired, NotExtracted
-from pipelines.shared.installation import Installation
 from pipelines.shared.ledger import Manifest
+from pipelines.shared.run import Installation
 from pipelines.shared.settings import Settings
 
 BATCH = 100_000

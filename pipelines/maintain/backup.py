@@ -16,9 +16,9 @@ import pyarrow.fs as pafs
 
 from pipelines.shared.errors import CorruptPartition
 from pipelines.shared.hashing import content_hash
-from pipelines.shared.installation import Installation
 from pipelines.shared.lake import Lake, in_source_order
 from pipelines.shared.ledger import Manifest
+from pipelines.shared.run import Installation
 
 KEEP: Final = timedelta(days=35)
 _LOG: Final = "_delta_log"

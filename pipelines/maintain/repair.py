@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from pipelines.maintain.backup import bring_back
 from pipelines.maintain.verify import STAGES, Fault
-from pipelines.shared.installation import Installation
 from pipelines.shared.intervals import Interval
+from pipelines.shared.run import Installation
 
 
 def repair(installation: Installation, faults: Iterable[Fault]) -> list[str]:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from pipelines.shared.columns import EXPIRED
-from pipelines.shared.installation import Installation
+from pipelines.shared.run import Installation
 
 Track = Callable[[Sequence[str]], Iterable[str]]
 

@@ -17,10 +17,10 @@ import pyarrow as pa
 from pipelines.shared.columns import EXPIRED, GROUP, INTERVAL, ITEM, LABEL, REASONS, SHOPPER
 from pipelines.shared.errors import CorruptPartition
 from pipelines.shared.hashing import content_hash
-from pipelines.shared.installation import Installation
 from pipelines.shared.intervals import Interval
 from pipelines.shared.lake import Lake, in_source_order
 from pipelines.shared.ledger import Manifest
+from pipelines.shared.run import Installation
 
 STAGES: Final = ("extract", "validate", "features")
 Track = Callable[[Sequence[Manifest]], Iterable[Manifest]]

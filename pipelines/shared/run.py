@@ -1,4 +1,4 @@
-"""What every stage is given: the settings, the shop and the interval of one run."""
+"""What the stages are given: a shop with its lake and ledger, and the interval of one run."""
 
 from __future__ import annotations
 
@@ -14,15 +14,50 @@ from pipelines.shared.settings import Settings
 
 
 @dataclass(frozen=True)
-class Run:
+class Installation:
+    """A shop with its lake and ledger, which are opened when they are first asked for."""
+
+    settings: Settings
+    shop: Shop
+
+    @staticmethod
+    def open(settings: Settings, shop: str) -> Installation:
+        """Load a shop by its name.
+
+        Raises:
+            DeclarationError: the shop is unknown or wrongly declared.
+        """
+        return Installation(settings, load_shop(shop, settings.shops))
+
+    @cached_property
+    def lake(self) -> Lake:
+        """The shop's lake."""
+        return Lake(self.settings.lake, self.shop.shop)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The shop's ledger.
+
+        Raises:
+            LedgerUnavailable: it does not answer.
+        """
+        return Ledger(
+            self.settings.ledger_url.get_secret_value(), self.shop.shop, self.shop.surface.name
+        )
+
+    def run(self, interval: Interval) -> Run:
+        """The run of one interval."""
+        return Run(self.settings, self.shop, interval)
+
+
+@dataclass(frozen=True)
+class Run(Installation):
     """One interval of one shop.
 
     `interval` may span several steps of the shop's grid: extraction, validation and features
     work step by step, training and the decision once for the whole.
     """
 
-    settings: Settings
-    shop: Shop
     interval: Interval
 
     @classmethod
@@ -40,17 +75,9 @@ class Run:
 
     @cached_property
     def steps(self) -> tuple[Interval, ...]:
-        """The grid's steps inside the interval, oldest first."""
+        """The grid's steps inside the interval, oldest first.
+
+        Raises:
+            IntervalError: the interval is misaligned.
+        """
         return tuple(self.shop.grid.steps(self.interval))
-
-    @cached_property
-    def lake(self) -> Lake:
-        """The shop's lake."""
-        return Lake(self.settings.lake, self.shop.shop)
-
-    @cached_property
-    def ledger(self) -> Ledger:
-        """The shop's ledger."""
-        return Ledger(
-            self.settings.ledger_url.get_secret_value(), self.shop.shop, self.shop.surface.name
-        )

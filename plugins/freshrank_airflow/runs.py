@@ -9,9 +9,8 @@ from airflow.sdk import Asset, get_current_context
 
 from freshrank_airflow.settings import settings_for
 from pipelines.shared.errors import IntervalError
-from pipelines.shared.installation import Installation
 from pipelines.shared.intervals import Interval
-from pipelines.shared.run import Run
+from pipelines.shared.run import Installation, Run
 
 RANKING = Asset("freshrank://ranking")
 """What shoppers should be shown has changed: a new champion, or a new state of the shop."""
@@ -57,7 +56,7 @@ def current_installation() -> Installation:
     """The shop that the task that calls this is about, without an interval."""
     shop = get_current_context()["params"].get("shop")
     settings = settings_for(shop)
-    return Installation.of(settings, shop or settings.shop)
+    return Installation.open(settings, shop or settings.shop)
 
 
 def named(run: Run) -> dict[str, str]:

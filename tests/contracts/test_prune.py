@@ -17,8 +17,8 @@ from pipelines.extract.trigger.postgres.sql import Capture
 from pipelines.extract.triggers import prune
 from pipelines.shared.columns import POSITION
 from pipelines.shared.errors import CaptureMissing, SourceMovedOn
-from pipelines.shared.installation import Installation
 from pipelines.shared.intervals import Interval
+from pipelines.shared.run import Installation
 from tests.contracts.ways import GOODS, SALES, WAYS, Busy, Corner, Fold, Way, news, opened, same
 
 
@@ -152,7 +152,7 @@ def test_an_interval_that_was_pruned_is_not_extracted_again(corner: Corner) -> N
         for table in (GOODS, SALES):
             extract.run(corner.run(intervals[-1]), table)
     run = corner.run(intervals[-1])
-    installation = Installation(run.settings, corner.shop, run.lake, run.ledger)
+    installation = Installation(run.settings, corner.shop)
     assert extract.prune(installation, intervals[0].end - timedelta(days=1)) == {}
     assert extract.prune(installation, intervals[1].end) == {GOODS: 2, SALES: 0}
     assert extract.again(run, GOODS).rows == 1

@@ -17,9 +17,8 @@ from pipelines.evaluate.tracking.mlflow_tracker import KIND_TAG
 from pipelines.inspect import status
 from pipelines.maintain.upkeep import tables
 from pipelines.shared.declaration import load_shop
-from pipelines.shared.installation import Installation
 from pipelines.shared.intervals import Interval
-from pipelines.shared.run import Run
+from pipelines.shared.run import Installation, Run
 from pipelines.shared.settings import Settings
 from tests import tiny_shop
 
@@ -101,7 +100,7 @@ def test_personal_columns_are_nowhere_in_the_lake(replayed):
 def test_maintenance_knows_every_table_and_finds_the_lake_whole(replayed, tiny):
     run, _ = replayed
     loop.publish(run)
-    opened = Installation.of(tiny, "tiny")
+    opened = Installation.open(tiny, "tiny")
     root = run.lake.local_root
     there = {str(path.parent.relative_to(root)) for path in root.rglob("_delta_log")}
     assert there <= set(tables(opened))

@@ -17,8 +17,8 @@ from pipelines import extract as stage
 from pipelines.extract.lag import CommitTimes
 from pipelines.extract.stage import extract
 from pipelines.inspect import doctor
-from pipelines.shared.installation import Installation
 from pipelines.shared.intervals import utc
+from pipelines.shared.run import Installation
 from pipelines.shared.settings import Settings
 from tests.extract.postgres_shop import PostgresTransaction, database
 from tests.extract.test_stage import TABLE, WEEKS, living_source, run_of
@@ -74,7 +74,7 @@ def test_changes_that_wait_at_the_source_are_counted(
 ) -> None:
     with database(postgres) as url:
         settings = tiny_settings.model_copy(update={"connections": {"tiny": SecretStr(url)}})
-        installation = Installation.of(settings, "tiny")
+        installation = Installation.open(settings, "tiny")
         stage.install(url, installation.shop, utc("2017-01-01"))
         sound = {"sku": "1", "kind": None, "maker": None, "amount": None}
         slow = PostgresTransaction(url, installation.shop, "2017-01-03")

@@ -13,8 +13,8 @@ from pipelines import extract as stage
 from pipelines.extract.stage import extract
 from pipelines.maintain import verify
 from pipelines.shared.errors import CaptureMissing, NotExtracted, SourceMovedOn
-from pipelines.shared.installation import Installation
 from pipelines.shared.lake import Lake
+from pipelines.shared.run import Installation
 from tests.extract.drifting import MODES, Goods, goods
 from tests.extract.list_source import ListSource
 from tests.extract.test_stage import TABLE, WEEKS, living_source, outcome, run_of
@@ -161,7 +161,7 @@ def test_every_way_of_capture_gives_it_again_or_says_why_not(shop: Goods) -> Non
     else:
         stage.again(run, "goods")
     assert run.lake.read("changes/goods").sort_by("_position") == before
-    installation = Installation(shop.settings, shop.shop, run.lake, run.ledger)
+    installation = Installation(shop.settings, shop.shop)
     assert verify(installation).faults == ()
 
 
@@ -172,5 +172,5 @@ def test_a_column_declared_since_is_filled_where_the_log_has_it(shop: Goods) -> 
     stage.again(shop.run, "goods")
     found = shop.run.lake.read("changes/goods").sort_by("_position")
     assert found["amount"].to_pylist() == [None, None, 3]
-    installation = Installation(shop.settings, shop.shop, shop.run.lake, shop.run.ledger)
+    installation = Installation(shop.settings, shop.shop)
     assert verify(installation).faults == ()

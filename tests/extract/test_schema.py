@@ -10,7 +10,7 @@ import pytest
 from pipelines import extract
 from pipelines.inspect import freshness, history
 from pipelines.shared.errors import SchemaDrift
-from pipelines.shared.installation import Installation
+from pipelines.shared.run import Installation
 from tests.extract.drifting import MODES, Goods, goods
 
 pytestmark = pytest.mark.services
@@ -68,7 +68,7 @@ def test_a_new_column_may_be_taken_with_its_type_on_record(shop: Goods) -> None:
     shop.put(4, extra=4)
     assert shop.take()["extra"].to_pylist() == [4]
     assert "migrated" not in shop.manifest.details
-    installation = Installation(shop.settings, shop.shop, shop.run.lake, shop.run.ledger)
+    installation = Installation(shop.settings, shop.shop)
     (state,) = (each for each in freshness.freshness(installation) if each.source == "goods")
     assert state.fault == ""
     with history.rows_at(installation, "goods", shop.ends[-1]) as rows:

@@ -21,8 +21,8 @@ from pipelines import extract, loop
 from pipelines.inspect import doctor, freshness, status
 from pipelines.shared.declaration import load_shop
 from pipelines.shared.errors import DeclarationError, SourceUnavailable
-from pipelines.shared.installation import Installation
 from pipelines.shared.intervals import Interval, utc
+from pipelines.shared.run import Installation
 from pipelines.shared.settings import Settings
 from tests.extract import mariadb_server
 from tests.extract.mariadb_server import MariadbServer
@@ -72,7 +72,7 @@ def installation(
             "shops": written(tmp_path, declared(name)),
             "connections": {"orders": SecretStr(orders), "catalogue": SecretStr(catalogue)},
         }
-        opened = Installation.of(tiny_settings.model_copy(update=update), "tiny")
+        opened = Installation.open(tiny_settings.model_copy(update=update), "tiny")
         with connect(orders) as db:
             db.execute("DROP TABLE web.articles, web.users")
         extract.install(orders, opened.shop.part("orders"), utc("2017-01-01"))

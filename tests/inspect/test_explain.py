@@ -20,7 +20,7 @@ from pipelines.inspect import explain, feature_tables
 from pipelines.inspect.explain import NotThere
 from pipelines.shared import columns
 from pipelines.shared.declaration import load_shop
-from pipelines.shared.installation import Installation
+from pipelines.shared.run import Installation
 from pipelines.shared.settings import PROJECT
 
 SHOP = load_shop("completejourney", PROJECT / "shops")
@@ -68,7 +68,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> ValidatedLake:
 
 
 def _installation(shelf: ValidatedLake) -> Installation:
-    return Installation.of(shelf.settings, shelf.shop.shop)
+    return Installation.open(shelf.settings, shelf.shop.shop)
 
 
 def _a_group(shelf: ValidatedLake) -> tuple[Row, pa.Table]:

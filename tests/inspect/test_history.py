@@ -17,8 +17,8 @@ from pipelines.extract import install
 from pipelines.extract.stage import extract
 from pipelines.inspect.history import rows_at
 from pipelines.shared.errors import CorruptPartition, DeclarationError, NotExtracted
-from pipelines.shared.installation import Installation
 from pipelines.shared.intervals import Interval, utc
+from pipelines.shared.run import Installation
 from pipelines.shared.settings import Settings
 from tests.extract.list_source import ListSource
 from tests.extract.postgres_shop import DECLARED, PostgresTransaction, connect, database, tiny
@@ -30,7 +30,7 @@ Operation = tuple[str, str, str]
 
 
 def opened(folder: Path, **changed: Any) -> Installation:
-    return Installation.of(
+    return Installation.open(
         Settings(
             lake=str(folder / "lake"),
             ledger_url=f"sqlite:///{folder}/ledger.db",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.shared.installation import Installation
+from pipelines.shared.run import Installation
 from tests.maintain.stocked import copied, empty, stock
 
 

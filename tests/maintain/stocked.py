@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pipelines import validate
 from pipelines.extract.stage import extract
-from pipelines.shared.installation import Installation
 from pipelines.shared.intervals import Interval
+from pipelines.shared.run import Installation
 from pipelines.shared.settings import Settings
 from tests.extract.list_source import ListSource
 from tests.extract.postgres_shop import DECLARED
@@ -31,7 +31,7 @@ def empty(folder: Path, retention: str = "") -> Installation:
         shops=shops,
         expectations=DECLARED / "expectations",
     )
-    return Installation.of(settings, "tiny")
+    return Installation.open(settings, "tiny")
 
 
 def copied(original: Installation, folder: Path, retention: str = "") -> Installation:

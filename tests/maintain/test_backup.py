@@ -13,8 +13,7 @@ import pytest
 from pipelines import maintain
 from pipelines.maintain import backup
 from pipelines.shared.errors import CorruptPartition
-from pipelines.shared.installation import Installation
-from pipelines.shared.lake import Lake
+from pipelines.shared.run import Installation
 from tests.maintain.stocked import TABLE, WEEKS
 from tests.maintain.test_upkeep import contents
 from tests.maintain.test_verify import files, partition
@@ -31,7 +30,8 @@ def kept(stocked: Installation, tmp_path: Path) -> Installation:
 
 def the_copy(installation: Installation) -> Installation:
     """The same installation with its lake where the copy is."""
-    return replace(installation, lake=Lake(str(installation.settings.backup), "tiny"))
+    backup = installation.settings.model_copy(update={"lake": installation.settings.backup})
+    return replace(installation, settings=backup)
 
 
 def test_the_copy_is_the_lake_and_a_rerun_copies_nothing(kept: Installation) -> None:

@@ -20,9 +20,9 @@ from pipelines.inspect.history import rows_at
 from pipelines.shared.columns import EXPIRED
 from pipelines.shared.errors import DeclarationError, Expired
 from pipelines.shared.hashing import content_hash
-from pipelines.shared.installation import Installation
 from pipelines.shared.intervals import Interval
 from pipelines.shared.lake import Lake, in_source_order
+from pipelines.shared.run import Installation
 from tests.maintain.stocked import TABLE, WEEKS, copied, empty, living_source
 
 CHANGES, VALID, QUARANTINE = (f"{part}/{TABLE}" for part in ("changes", "valid", "quarantine"))

@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from pydantic import SecretStr
 
 from pipelines import features, maintain, validate
 from pipelines.extract import install
 from pipelines.extract import run as extract_from_shop
 from pipelines.shared.errors import CorruptPartition, DeclarationError
-from pipelines.shared.installation import Installation
 from pipelines.shared.intervals import Interval, utc
-from pipelines.shared.ledger import Ledger
+from pipelines.shared.run import Installation
 from pipelines.shared.settings import Settings
 from tests.extract import postgres_shop
 from tests.features.small_logs import Grocery
@@ -164,12 +164,12 @@ def test_groups_are_verified_and_mended(tmp_path: Path) -> None:
     shop.validate(0, 1, 2)
     for week in range(3):
         features.run(shop.shelf.run(week))
-    shelf, lake, ledger = shop.shelf, shop.shelf.run(0).lake, shop.shelf.run(0).ledger
     # The grocery's own manifests of validation are not whole: look at those of features alone.
-    apart = Ledger(f"sqlite:///{tmp_path}/apart.db", shelf.shop.shop, shelf.shop.surface.name)
-    for manifest in ledger.manifests("features"):
-        apart.record(manifest)
-    opened = Installation(shelf.settings, shelf.shop, lake, apart)
+    url = SecretStr(f"sqlite:///{tmp_path}/apart.db")
+    whole = Installation(shop.shelf.settings, shop.shelf.shop)
+    opened = replace(whole, settings=whole.settings.model_copy(update={"ledger_url": url}))
+    for manifest in whole.ledger.manifests("features"):
+        opened.ledger.record(manifest)
     assert maintain.verify(opened).faults == ()
     assert maintain.verify(opened).checked == 3
     week = shop.shelf.run(1).interval
@@ -180,7 +180,7 @@ def test_groups_are_verified_and_mended(tmp_path: Path) -> None:
     opened.lake.replace("groups/basket", week, rows.set_column(place, "label", turned))
     (fault,) = maintain.verify(opened).faults
     assert fault.interval == week
-    maintain.repair(replace(opened, ledger=ledger), [fault])
+    maintain.repair(whole, [fault])
     assert maintain.verify(opened).faults == ()
 
 
