@@ -137,7 +137,6 @@ def _work(name: str, at: Situation) -> float:
     return {
         "compact": at.window_groups * parameters.COMPACT_ROUNDS,
         "blend": at.window_groups * parameters.COMPACT_ROUNDS,
-        "boost": 2 * at.new_groups * learning.boost_rounds,
         "replay_boost": replayed * more,
         "adapt": at.new_groups * (REFIT_WORK * at.trees + parameters.ADAPT_ROUNDS),
         "refit_boost": at.new_groups * (REFIT_WORK * at.trees + more),

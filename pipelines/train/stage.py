@@ -212,7 +212,6 @@ def _card(data: Data, name: str, grown: Grown) -> ModelCard:
         trees=grown.trees,
         groups=grown.groups,
         params=grown.params,
-        learning_curve=grown.curve,
     )
 
 

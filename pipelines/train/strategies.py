@@ -3,7 +3,6 @@
 | strategy | what it does | source |
 |---|---|---|
 | `first`, `retrain` | a new model | Burges (2010), LambdaMART |
-| `boost` | trees on the new groups after the parent's, as many as help | Friedman (2001) |
 | `refit_boost` | moves the leaf values towards the new groups, then a few trees | see below |
 | `replay_boost` | trees on new groups and a faded sample of the past | Chaudhry et al. (2019) |
 | `adapt` | after an abrupt change: moves the leaves far, then many trees | Gama et al. (2014) |
@@ -16,10 +15,9 @@ idea of Hoeffding trees with drifting leaves (Domingos and Hulten, 2000) carried
 A run that covers several intervals moves the leaves by the decay to the power of their number,
 and adds as many times the trees: as if it had learned one interval after the other.
 
-Burges, "From RankNet to LambdaRank to LambdaMART"; Friedman, "Greedy function approximation: a
-gradient boosting machine"; Chaudhry et al., "On tiny episodic memories in continual learning";
-Gama et al., "A survey on concept drift adaptation"; Wang, Fan, Yu and Han, "Mining concept-drifting
-data streams using ensemble classifiers".
+Burges, "From RankNet to LambdaRank to LambdaMART"; Chaudhry et al., "On tiny episodic memories in
+continual learning"; Gama et al., "A survey on concept drift adaptation"; Wang, Fan, Yu and Han,
+"Mining concept-drifting data streams using ensemble classifiers".
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ from pipelines.shared.declaration import Gate, Learning
 from pipelines.train.data.examples import Examples, joined
 from pipelines.train.models import boosting, trees
 from pipelines.train.models import parameters as recipe
-from pipelines.train.models.boosting import Binned, Leaves, Say
+from pipelines.train.models.boosting import Leaves, Say
 from pipelines.train.trainers.local import Local, Trainer
 
 
@@ -46,8 +44,6 @@ class Grown:
     groups: int
     rows: int
     params: dict[str, Any]
-    curve: tuple[float, ...] = ()
-    """NDCG@10 of groups kept for stopping, a value a round, the parent's first; empty without."""
 
 
 @dataclass(frozen=True)
@@ -107,20 +103,6 @@ def fresh(material: Material) -> Grown:
 def compact(material: Material) -> Grown:
     """A smaller model of its own: fewer trees that learn faster, for less than half of the cost."""
     return _grown_anew(material, seed=material.rules.learning.seed)
-
-
-def boost(material: Material) -> Grown:
-    """Continue a model by as many trees as help groups kept aside, then learn these too."""
-    rules, new = material.rules, material.new
-    params = rules.parameters(new, learning_rate=rules.learning.learning_rate)
-    binned = Binned.of(new, rules.categorical, params, material.require_parent())
-    aside = recipe.aside(rules.learning, new.ids)
-    most = rules.learning.boost_rounds
-    if not aside.any() or aside.all():
-        return _grown(material, binned.grow(1, rules.say), new, params)
-    stopped = binned.stop_early(aside, most, rules.say)
-    model = binned.grow(max(1, stopped.rounds), rules.say)
-    return replace(_grown(material, model, new, params), curve=stopped.curve)
 
 
 def refit_boost(material: Material) -> Grown:
@@ -209,7 +191,6 @@ class Strategy:
 
 STRATEGIES: Final = {
     "first": Strategy(fresh, "window"),
-    "boost": Strategy(boost, "new"),
     "refit_boost": Strategy(refit_boost, "new"),
     "replay_boost": Strategy(replay_boost, "replay"),
     "adapt": Strategy(adapt, "new"),

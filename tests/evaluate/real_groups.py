@@ -218,7 +218,7 @@ class Installation:
         card = ModelCard(
             FEATURES, CATEGORICAL, self.vocabulary, strategy, parent, cut.isoformat(),
             run.interval.start.isoformat(), run.interval.end.isoformat(), trees, groups,
-            {"num_leaves": 31}, (0.2, 0.3, 0.35),
+            {"num_leaves": 31},
         )  # fmt: skip
         place = f"models/basket/{run.interval.start:%Y%m%d}"
         booster.save(run.lake.local_root / place, strategy, text, card)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -178,6 +179,22 @@ def test_the_card_says_what_the_model_needs(started: Installation) -> None:
         assert card.trees == challenger.trees == 100 + started.any.shop.learning.refit_rounds
         codes = card.vocabulary["item_category"]
         assert sorted(codes.values()) == list(range(len(codes)))
+
+
+def test_a_model_that_an_earlier_version_boosted_is_continued(started: Installation) -> None:
+    """It stopped early by a curve, which its card holds, and the ledger names its strategy."""
+    ledger, key = started.any.ledger, ("train", "basket", interval(0, 4))
+    manifest = ledger.manifest(*key)
+    assert manifest is not None
+    [challenger] = manifest.details["challengers"]
+    details = manifest.details | {"challengers": [challenger | {"strategy": "boost"}]}
+    ledger.record(replace(manifest, details=details))
+    path = started.any.lake.local_root / challenger["artifact"]
+    stored = path.with_suffix(".json")
+    card = json.loads(stored.read_text()) | {"strategy": "boost", "learning_curve": [0.2, 0.3]}
+    stored.write_text(json.dumps(card))
+    trained = train.run(started.run(4))
+    assert (trained.parent, trained.challengers[0].strategy) == (1, "refit_boost")
 
 
 def test_other_features_than_the_parents_are_learned_anew(started: Installation) -> None:

@@ -57,15 +57,6 @@ def test_several_intervals_move_the_leaves_as_often(
     assert grown.params["refit_decay_rate"] == pytest.approx(0.95**span)
 
 
-def test_early_stopping_says_how_many_trees_and_then_all_groups_are_learned(
-    material: Material,
-) -> None:
-    grown = STRATEGIES["boost"].grow(material)
-    best = int(np.argmax(grown.curve))
-    assert grown.trees == parameters.COMPACT_ROUNDS + max(1, best)
-    assert grown.groups == material.new.groups
-
-
 def test_a_blend_is_the_mean_of_a_new_model_and_the_newest_in_the_parent(
     material: Material,
 ) -> None:

@@ -130,7 +130,7 @@ class _Recording:
             "features": str(len(card.features)),
             **{f"lightgbm.{name}": str(value) for name, value in card.params.items()},
         }
-        self._log(run, model.metrics, params, self.report.data, card.learning_curve)
+        self._log(run, model.metrics, params, self.report.data)
         self._plot(run, model)
         version = self._version(run, model)
         self._finish(run, {"freshrank.version": str(version)})
@@ -138,7 +138,7 @@ class _Recording:
 
     def _plot(self, run: TrackedRun, model: ModelReport) -> None:
         folder = self._folder(f"plots-{model.strategy}")
-        plots.draw(folder, model.importance, model.card.learning_curve)
+        plots.draw(folder, model.importance)
         self.client.log_artifacts(run.info.run_id, str(folder), "plots")
 
     def _version(self, run: TrackedRun, model: ModelReport) -> int:
@@ -247,7 +247,6 @@ class _Recording:
         metrics: Mapping[str, float],
         params: Mapping[str, str],
         data: tuple[DataVersion, ...],
-        curve: tuple[float, ...] = (),
     ) -> None:
         from mlflow.entities import Metric, Param
 
@@ -256,9 +255,6 @@ class _Recording:
             Metric(name, value, now, step)
             for name, value in metrics.items()
             if math.isfinite(value)
-        ]
-        points += [
-            Metric("learning_ndcg_at_10", value, now, place) for place, value in enumerate(curve, 1)
         ]
         # A param cannot be changed; a rerun logs those that a killed run left out.
         fresh = [Param(name, text) for name, text in params.items() if name not in run.data.params]

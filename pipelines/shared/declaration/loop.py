@@ -39,7 +39,7 @@ class Learning(Declared):
     refit_rounds: Annotated[int, Field(ge=0, le=50)] = 3
     """Trees that follow the moved leaves, each interval."""
     boost_rounds: Annotated[int, Field(ge=1, le=100)] = 20
-    """At most so many trees where early stopping chooses their number."""
+    """At most so many trees follow, however many intervals the new groups cover."""
     learning_rate: Annotated[float, Field(ge=0.001, le=0.3)] = 0.05
     """Of the trees that continue a model."""
     replay_ratio: Annotated[float, Field(gt=0, le=20)] = 3.0

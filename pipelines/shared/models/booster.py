@@ -36,8 +36,6 @@ class ModelCard:
     trees: int
     groups: int
     params: dict[str, Any]
-    learning_curve: tuple[float, ...] = ()
-    """NDCG@10 of groups kept to stop by, a value a round, the parent's first; empty without."""
 
 
 def lightgbm() -> Any:
@@ -62,11 +60,12 @@ def save(folder: Path, name: str, text: str, card: ModelCard) -> None:
 
 
 def card(path: Path) -> ModelCard:
-    """The card of a model text."""
-    fields = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    for name in ("features", "categorical", "learning_curve"):
-        fields[name] = tuple(fields[name])
-    return ModelCard(**fields)
+    """The card of a model text; cards of earlier versions also hold a `learning_curve`."""
+    stored = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    stored.pop("learning_curve", None)
+    for name in ("features", "categorical"):
+        stored[name] = tuple(stored[name])
+    return ModelCard(**stored)
 
 
 def score(path: Path, rows: pa.Table, threads: int) -> npt.NDArray[np.float64]:

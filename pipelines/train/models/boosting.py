@@ -1,4 +1,4 @@
-"""LightGBM as the strategies use it: bin once, continue, move leaves, stop early."""
+"""LightGBM as the strategies use it: bin once, continue, move leaves."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ _OF_THE_MACHINE: Final = (
     (re.compile(r"^\[local_listen_port: .*\]$", re.MULTILINE), "[local_listen_port: 12400]"),
 )
 """What a model text says of where it was grown, and what it says here."""
-PATIENCE: Final = 5
-"""Rounds without a better NDCG@10 after which early stopping gives up."""
 
 _LEAF_VALUES: Final = re.compile(r"^leaf_value=(.*)$", re.MULTILINE)
 
@@ -34,16 +32,6 @@ Say = Callable[[int, int], None]
 def silent(done: int, wanted: int) -> None:
     """Say nothing."""
     del done, wanted
-
-
-@dataclass(frozen=True)
-class Stopped:
-    """What early stopping found."""
-
-    rounds: int
-    """How many rounds were best; 0 where none was better than the parent alone."""
-    curve: tuple[float, ...]
-    """NDCG@10 of the groups kept for stopping after each round, the parent's first."""
 
 
 @dataclass(frozen=True)
@@ -100,27 +88,6 @@ class Binned:
         if self.parent is not None:
             _put_first(model, _open(self.parent))
         return text(model)
-
-    def stop_early(self, aside: npt.NDArray[np.bool_], rounds: int, say: Say = silent) -> Stopped:
-        """Find how many rounds are best for groups kept aside; both parts share the bins.
-
-        Args:
-            aside: g values, at least one of each.
-            rounds: at most so many.
-        """
-        lgb = booster.lightgbm()
-        rows = self.examples.rows_of(aside)
-        learned, kept = (self.data.subset(np.flatnonzero(each)) for each in (~rows, rows))
-        model = lgb.Booster(self.params, learned)
-        model.add_valid(kept, "aside")
-        curve = [_ndcg(model)]
-        for done in range(rounds):
-            model.update()
-            curve.append(_ndcg(model))
-            say(done + 1, rounds)
-            if done + 1 - int(np.argmax(curve)) >= PATIENCE:
-                break
-        return Stopped(int(np.argmax(curve)), tuple(round(each, 6) for each in curve))
 
 
 def refit(
@@ -225,10 +192,6 @@ def _add(model: Any, rounds: int, say: Say) -> None:
     for done in range(rounds):
         model.update()
         say(done + 1, rounds)
-
-
-def _ndcg(model: Any) -> float:
-    return float(next(value for _, name, value, _ in model.eval_valid() if name == "ndcg@10"))
 
 
 def _put_first(model: Any, parent: Any) -> None:

@@ -42,7 +42,7 @@ BLENDED_TREES: Final = 2 * COMPACT_ROUNDS
 MIN_GROUPS: Final = 20
 """Fewer new groups wait for the next interval: nothing is lost, `trained_through` stands still."""
 ASIDE_SHARE: Final = 0.3
-"""Share of the new groups, by a hash of the id, that stops boosting and chooses among rivals."""
+"""Share of the new groups, by a hash of the id, that chooses among rivals."""
 
 
 def first_rounds(rows: int) -> int:

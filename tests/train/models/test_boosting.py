@@ -95,43 +95,6 @@ def test_continuing_is_exact_and_keeps_the_parents_trees(
     assert trees[0][:5] == trees[1][:5]
 
 
-def test_early_stopping_counts_from_the_parent_and_shares_the_bins(
-    weeks: Callable[[int, int], Examples], rules: Rules
-) -> None:
-    old, new = weeks(0, 3), weeks(4, 6)
-    first = Binned.of(old, CATEGORICAL, rules.parameters(old)).grow(10)
-    binned = Binned.of(new, CATEGORICAL, rules.parameters(new), first)
-    aside = np.arange(new.groups) % 3 == 0
-    stopped = binned.stop_early(aside, 12)
-    assert len(stopped.curve) >= 2
-    assert stopped.rounds == int(np.argmax(stopped.curve))
-    # Trees grown on the rest alone, from the parent's scores, reach the curve's value.
-    rest, kept = new.of(~aside), new.of(aside)
-    params = rules.parameters(new)
-    known = boosting.scores(first, kept.features, 2)
-    assert stopped.curve[0] == pytest.approx(_ndcg(kept, known), abs=1e-6)
-    again = Binned.of(rest, CATEGORICAL, params, first).grow(1)
-    one = boosting.scores(again, kept.features, 2)
-    assert stopped.curve[1] == pytest.approx(_ndcg(kept, one), abs=0.02)
-
-
-def _ndcg(examples: Examples, scores: np.ndarray) -> float:
-    """By scikit-learn's rule, written out: mean over groups of DCG@10 over its ideal."""
-    found = []
-    start = 0
-    for size in examples.sizes:
-        labels = examples.labels[start : start + size]
-        order = np.argsort(-scores[start : start + size], kind="stable")
-        found.append(_dcg(labels[order]) / _dcg(np.sort(labels)[::-1]))
-        start += size
-    return float(np.mean(found))
-
-
-def _dcg(labels: np.ndarray) -> float:
-    top = labels[:10]
-    return float(((2.0**top - 1) / np.log2(np.arange(2, len(top) + 2))).sum())
-
-
 def test_weights_change_what_is_learned(
     weeks: Callable[[int, int], Examples], rules: Rules
 ) -> None:
