@@ -155,7 +155,7 @@ def tune_command(
     from rich.progress import Progress
 
     from pipelines import train
-    from pipelines.evaluate.tracking.mlflow_tracker import record_study
+    from pipelines.evaluate.tracking.studies import record_study
 
     run = Run.of(*_installation(shop), Interval.of(start, end))
     folder = run.lake.local_root / "tuning"

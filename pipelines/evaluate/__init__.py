@@ -1,11 +1,11 @@
 """Evaluate: challengers against the champion, on groups that none of them has learned from.
 
-`run` scores, compares, judges, and shows all of it in MLflow. The branch reads
+`run` compares, asks the gate, and shows both in MLflow. The branch reads
 `Evaluation.verdict.outcome`.
 """
 
-from pipelines.evaluate.evaluation import Evaluation
 from pipelines.evaluate.gate import Verdict
+from pipelines.evaluate.report import Evaluation
 from pipelines.evaluate.stage import run
 
 __all__ = ["Evaluation", "Verdict", "run"]

@@ -1,8 +1,10 @@
-"""The comparison itself: every contender on every held-out group, then the paired gains."""
+"""The comparison: every contender scores every held-out group, then the gains are paired."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,21 +14,24 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.evaluate import bootstrap, metrics
-from pipelines.evaluate.gate import Comparison, Trial
+from pipelines.evaluate import bootstrap, holdouts, metrics
+from pipelines.evaluate.bootstrap import UNKNOWN, Gain
 from pipelines.evaluate.holdouts import Holdout, Split
 from pipelines.shared import columns as c
 from pipelines.shared.errors import FeatureMismatch, PermanentError
-from pipelines.shared.intervals import Interval
 from pipelines.shared.models import booster
+from pipelines.shared.models.challengers import Trained
+from pipelines.shared.run import Run
 
 BASELINE = "baseline"
 BASELINE_FEATURE = "pair_orders"
 """The baseline ranks by the shopper's own orders of the item."""
 CHAMPION = "champion"
+ITEMS = "state/items"
 
 Figures = dict[str, dict[Split, dict[str, float]]]
 """Contender → split → metric → mean over groups."""
+Measured = dict[tuple[str, Split], metrics.GroupScores]
 
 
 class HoldoutLeak(PermanentError):
@@ -34,8 +39,19 @@ class HoldoutLeak(PermanentError):
 
 
 @dataclass(frozen=True)
+class PairedGain:
+    """A challenger against what it would replace, on one holdout."""
+
+    groups: int = 0
+    shoppers: int = 0
+    ndcg_at_10: float = math.nan
+    """The challenger's mean."""
+    gain: Gain = UNKNOWN
+
+
+@dataclass(frozen=True)
 class Contender:
-    """A model on trial, or what it is compared with."""
+    """The champion or a challenger. What follows `forced` is measured, of challengers only."""
 
     name: str
     """`champion`, or the challenger's strategy."""
@@ -43,65 +59,102 @@ class Contender:
     trained_through: datetime
     trees: int
     forced: bool = False
-    """See `Challenger.forced`."""
+    """See `Challenger.forced`: it need only be no worse than the champion."""
+    megabytes: float = math.nan
+    """Size of the model text."""
+    score_ms: float = 0.0
+    """99th percentile of the milliseconds that scoring 500 candidates took, on one thread."""
+    forward: PairedGain = PairedGain()
+    memory: PairedGain = PairedGain()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Who is compared on which groups, and what came out."""
+
+    parent: int | None
+    """The champion's version; None before the first model: the baseline takes its place."""
+    champion: Contender | None = None
+    challengers: tuple[Contender, ...] = ()
+    holdouts: tuple[Holdout, ...] = ()
+    figures: Figures = field(default_factory=dict)
+    scores: pa.Table | None = None
+    """Group × split × model: NDCG@10, MRR, recall@10; None without groups."""
+    failure: str | None = None
+    """Why nothing was compared; None otherwise."""
 
     @property
-    def megabytes(self) -> float:
-        """Size of the model text."""
-        return self.model.stat().st_size / 1e6
+    def best(self) -> Contender | None:
+        """The challenger with the highest mean NDCG@10 on the forward holdout; NaN comes last."""
+        if self.failure is not None:
+            return None
+
+        def level(each: Contender) -> tuple[float, str]:
+            mean = each.forward.ndcg_at_10
+            return (mean if math.isfinite(mean) else -math.inf, each.name)
+
+        return max(self.challengers, key=level, default=None)
 
 
-@dataclass(frozen=True)
-class Contest:
-    """What is compared with what, on which groups."""
+def prepare(run: Run, trained: Trained) -> Comparison:
+    """A comparison with its contenders and holdouts, before any score.
 
-    interval: Interval
-    champion: Contender | None
-    """None before the first model: the baseline takes its place."""
-    challengers: tuple[Contender, ...]
-    holdouts: tuple[Holdout, ...]
-    catalogue: int
-    """How many items the shop knows."""
-    confidence: float
-    threads: int
+    Raises:
+        CorruptPartition: a file of the lake is damaged.
+        FileNotFoundError: a model is gone.
+    """
+    root = run.lake.local_root
+    champion = None
+    if trained.parent is not None:
+        version = run.ledger.version(trained.parent)
+        champion = Contender(
+            CHAMPION, root / version.artifact, version.trained_through, version.trees
+        )
+    challengers = tuple(
+        Contender(
+            each.strategy, root / each.artifact, each.trained_through, each.trees, each.forced
+        )
+        for each in trained.challengers
+    )
+    features = {BASELINE_FEATURE}
+    for contender in [*challengers, *([champion] if champion else [])]:
+        features |= set(booster.card(contender.model).features)
+    splits = (holdouts.forward(run, trained.cut, features), holdouts.memory(run, features))
+    return Comparison(trained.parent, champion, challengers, splits)
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a contest showed."""
+def compare(run: Run, prepared: Comparison) -> Comparison:
+    """Score every contender and the baseline on every held-out group, and pair the challengers.
 
-    figures: Figures
-    trials: tuple[Trial, ...]
-    scores: pa.Table | None
-    """Group × split × model: NDCG@10, MRR, recall@10; None without groups."""
-
-
-def hold(contest: Contest) -> Result:
-    """Score every contender and the baseline on every held-out group.
+    Returns:
+        `prepared` with figures, scores and measured challengers.
 
     Raises:
         HoldoutLeak: a contender may have learned from a group.
         FeatureMismatch: a model wants features that the groups lack.
     """
-    contenders = [*([contest.champion] if contest.champion else []), *contest.challengers]
-    require_unseen(contenders, contest.holdouts)
-    found: dict[tuple[str, Split], metrics.GroupScores] = {}
+    contenders = [*([prepared.champion] if prepared.champion else []), *prepared.challengers]
+    require_unseen(contenders, prepared.holdouts)
+    catalogue = _catalogue(run)
+    measured: Measured = {}
     figures: Figures = {}
-    for holdout in contest.holdouts:
+    for holdout in prepared.holdouts:
         scored = {BASELINE: baseline(holdout)} | {
-            each.name: booster.score(each.model, holdout.rows, contest.threads)
+            each.name: booster.score(each.model, holdout.rows, run.settings.threads)
             for each in (contenders if holdout.groups else [])
         }
-        for name, values in scored.items():
-            groups = metrics.per_group(holdout.ranked, values)
-            found[name, holdout.split] = groups
+        for name, scores in scored.items():
+            groups = metrics.per_group(holdout.ranked, scores)
+            measured[name, holdout.split] = groups
             figures.setdefault(name, {})[holdout.split] = {
-                metric: metrics.mean(value) for metric, value in groups.values().items()
-            } | {"coverage_at_10": metrics.coverage(groups, contest.catalogue)}
-    return Result(figures, _trials(contest, found), _table(contest.holdouts, found))
+                metric: metrics.mean(values) for metric, values in groups.values().items()
+            } | {"coverage_at_10": metrics.coverage(groups, catalogue)}
+    challengers = tuple(_measure(run, prepared, each, measured) for each in prepared.challengers)
+    table = _table(prepared.holdouts, measured)
+    return replace(prepared, challengers=challengers, figures=figures, scores=table)
 
 
-def require_unseen(contenders: list[Contender], holdouts: tuple[Holdout, ...]) -> None:
+def require_unseen(contenders: Sequence[Contender], holdouts: tuple[Holdout, ...]) -> None:
     """Refuse a contender that may have learned from a group of the forward holdout (law 5).
 
     Memory groups are kept out of training by the hash of their id; they must be marked so, and
@@ -128,7 +181,7 @@ def require_unseen(contenders: list[Contender], holdouts: tuple[Holdout, ...]) -
 
 
 def baseline(holdout: Holdout) -> npt.NDArray[np.float64]:
-    """What ranks without a model: how often the shopper bought the item.
+    """The scores without a model: how often the shopper bought the item.
 
     Returns:
         n scores; nothing bought is 0.
@@ -147,59 +200,55 @@ def baseline(holdout: Holdout) -> npt.NDArray[np.float64]:
     return np.nan_to_num(orders, nan=0.0)
 
 
-def _trials(
-    contest: Contest, found: dict[tuple[str, Split], metrics.GroupScores]
-) -> tuple[Trial, ...]:
-    against = contest.champion.name if contest.champion else BASELINE
-    trials = []
-    for each in contest.challengers:
-        trial = Trial(each.name, each.trees, each.megabytes, forced=each.forced)
-        for holdout in contest.holdouts:
-            if holdout.groups == 0:
-                continue
-            if not trial.score_ms:
-                trial = replace(trial, score_ms=_score_ms(each.model, holdout.rows))
-            own, other = found[each.name, holdout.split], found[against, holdout.split]
-            # The memory rule is asked of one challenger only, so its level stays as declared.
-            rivals = len(contest.challengers) if holdout.split == "forward" else 1
-            comparison = _compare(contest, holdout, own, other, rivals)
-            trial = (
-                replace(trial, forward=comparison)
-                if holdout.split == "forward"
-                else replace(trial, memory=comparison)
-            )
-        trials.append(trial)
-    return tuple(trials)
+def _catalogue(run: Run) -> int:
+    """How many items the shop knew at the interval's end; 0 where that was never written."""
+    if not run.lake.exists(ITEMS):
+        return 0
+    return int(run.lake.read(ITEMS, run.steps[-1:], [c.ITEM]).num_rows)
+
+
+def _measure(run: Run, prepared: Comparison, each: Contender, measured: Measured) -> Contender:
+    """A challenger with its size, its scoring time and its gain on every holdout."""
+    against = prepared.champion.name if prepared.champion else BASELINE
+    each = replace(each, megabytes=each.model.stat().st_size / 1e6)
+    for holdout in prepared.holdouts:
+        if holdout.groups == 0:
+            continue
+        if not each.score_ms:
+            each = replace(each, score_ms=_score_ms(each.model, holdout.rows))
+        own, other = measured[each.name, holdout.split], measured[against, holdout.split]
+        # The memory rule is asked of one challenger only, so its level stays as declared.
+        rivals = len(prepared.challengers) if holdout.split == "forward" else 1
+        paired = _pair(run, holdout, own, other, rivals)
+        if holdout.split == "forward":
+            each = replace(each, forward=paired)
+        else:
+            each = replace(each, memory=paired)
+    return each
 
 
 def _score_ms(model: Path, rows: pa.Table) -> float:
-    wanted = list(booster.card(model).features)
-    return booster.score_ms(model.read_text(encoding="utf-8"), rows.select(wanted))
+    features = list(booster.card(model).features)
+    return booster.score_ms(model.read_text(encoding="utf-8"), rows.select(features))
 
 
-def _compare(
-    contest: Contest,
-    holdout: Holdout,
-    own: metrics.GroupScores,
-    other: metrics.GroupScores,
-    rivals: int,
-) -> Comparison:
+def _pair(
+    run: Run, holdout: Holdout, own: metrics.GroupScores, other: metrics.GroupScores, rivals: int
+) -> PairedGain:
     shoppers = holdout.index[c.SHOPPER]
     numbers = np.asarray(pc.index_in(shoppers, value_set=pc.unique(shoppers)), dtype=np.int64)
     gain = bootstrap.paired_gain(
         own.ndcg_at_10 - other.ndcg_at_10,
         numbers,
-        bootstrap.widened(contest.confidence, rivals),
-        bootstrap.seed(contest.interval.key, holdout.split),
+        bootstrap.widened(run.shop.gate.confidence, rivals),
+        bootstrap.seed(run.interval.key, holdout.split),
     )
-    return Comparison(holdout.groups, len(np.unique(numbers)), metrics.mean(own.ndcg_at_10), gain)
+    return PairedGain(holdout.groups, len(np.unique(numbers)), metrics.mean(own.ndcg_at_10), gain)
 
 
-def _table(
-    holdouts: tuple[Holdout, ...], found: dict[tuple[str, Split], metrics.GroupScores]
-) -> pa.Table | None:
+def _table(holdouts: tuple[Holdout, ...], measured: Measured) -> pa.Table | None:
     parts = []
-    for (name, split), groups in sorted(found.items(), key=lambda entry: entry[0]):
+    for (name, split), groups in sorted(measured.items(), key=lambda entry: entry[0]):
         index = next(holdout.index for holdout in holdouts if holdout.split == split)
         columns: dict[str, Any] = {
             c.GROUP: index[c.GROUP],
@@ -207,8 +256,8 @@ def _table(
             "split": pa.repeat(split, index.num_rows),
             "model": pa.repeat(name, index.num_rows),
         }
-        measured = {metric: pa.array(each) for metric, each in groups.values().items()}
-        parts.append(pa.table({**columns, **measured}))
+        values = {metric: pa.array(each) for metric, each in groups.values().items()}
+        parts.append(pa.table({**columns, **values}))
     # A holdout without groups does not know the type of a shopper's id.
     filled = [part for part in parts if part.num_rows]
     return pa.concat_tables(filled).combine_chunks() if filled else None

@@ -1,4 +1,4 @@
-"""The gate: whether a challenger is provably better. It fails closed and says why.
+"""The promotion gate: whether a challenger is provably better. It fails closed and says why.
 
 Rules for the challenger with the best mean NDCG@10 on the forward holdout:
 
@@ -6,7 +6,7 @@ Rules for the challenger with the best mean NDCG@10 on the forward holdout:
 2. its trees, its bytes and the time in which it scores are within budget;
 3. superiority: on the forward holdout the whole interval of its gain lies above zero. The best
    of k challengers looks better than it is, so each interval is widened (Bonferroni). A model
-   that a budget forced, because the champion could not be continued, need only be non-inferior:
+   that a budget forced, because the champion could not be continued, must only be non-inferior:
    the interval lies above minus a margin;
 4. non-inferiority: on the memory holdout the interval of its gain lies above minus the margin.
    Few memory groups make a wide interval: what cannot be shown to be kept counts as forgotten,
@@ -16,10 +16,11 @@ Rules for the challenger with the best mean NDCG@10 on the forward holdout:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from pipelines.evaluate.bootstrap import UNKNOWN, Gain
+from pipelines.evaluate.bootstrap import Gain
+from pipelines.evaluate.compare import Comparison, Contender, PairedGain
 from pipelines.shared.declaration import Gate
 from pipelines.shared.ledger import Outcome
 
@@ -29,51 +30,12 @@ MIN_SHOPPERS = 10
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A challenger against what it would replace, on one holdout."""
-
-    groups: int = 0
-    shoppers: int = 0
-    ndcg_at_10: float = math.nan
-    """The challenger's mean."""
-    gain: Gain = UNKNOWN
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One challenger as the gate sees it."""
-
-    strategy: str
-    trees: int
-    megabytes: float
-    forward: Comparison = field(default_factory=Comparison)
-    memory: Comparison = field(default_factory=Comparison)
-    forced: bool = False
-    """The champion could not be continued: no worse is good enough."""
-    score_ms: float = 0.0
-    """99th percentile of the milliseconds that scoring 500 candidates took, on one thread."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """All that a verdict rests on."""
-
-    against: str
-    """What the challengers are compared with, in words."""
-    first: bool
-    """Whether there is no champion yet."""
-    trials: tuple[Trial, ...] = ()
-    refusal: str | None = None
-    """Why no challenger can be taken, known before any comparison."""
-
-
-@dataclass(frozen=True)
 class Verdict:
-    """What the gate says, and why: the first reason is the deciding one."""
+    """What the gate decides, and why: the first reason is the deciding one."""
 
     outcome: Outcome
     challenger: str | None
-    """The strategy of the challenger that was judged."""
+    """The strategy of the challenger that was examined."""
     reasons: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -86,101 +48,116 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class _Finding:
+class _Check:
     holds: bool
-    line: str
+    reason: str
 
 
-def judge(gate: Gate, case: Case) -> Verdict:
-    """Judge the best challenger.
+def verdict(
+    gate: Gate,
+    comparison: Comparison,
+    untrained: str | None = None,
+    overtaken_by: str | None = None,
+) -> Verdict:
+    """Examine the best challenger.
+
+    Args:
+        gate: the shop's own thresholds.
+        comparison: whether it succeeded or failed.
+        untrained: why there is no challenger; None where there is one.
+        overtaken_by: the end of a later interval that was decided already; None without.
 
     Returns:
         `promote` only if every rule holds. A rejection lists the broken rules first.
     """
-    if case.refusal is not None:
-        return Verdict("reject", None, (case.refusal,))
-    best = best_of(case.trials)
+    best = comparison.best
+    if overtaken_by is not None:
+        return _reject(
+            f"the later interval that ends {overtaken_by} was decided already; replaying history "
+            "never dethrones a newer champion"
+        )
+    if comparison.failure is not None:
+        return _reject(comparison.failure)
     if best is None:
-        return Verdict("reject", None, ("there is no challenger; the champion stays",))
-    splits = (("forward", best.forward), ("memory", best.memory))[: 1 if case.first else 2]
-    data = [_enough(gate, split, comparison) for split, comparison in splits]
-    proof = [_superior(gate, case, best), *([] if case.first else [_remembers(gate, best)])]
+        return _reject(untrained or "there is no challenger; the champion stays")
+    first = comparison.parent is None
+    data = [_enough(gate, "forward", best.forward)]
+    proof = [_superior(gate, comparison.parent, best)]
+    if not first:
+        data.append(_enough(gate, "memory", best.memory))
+        proof.append(_retained(gate, best))
     budgets = [
         _within("trees", best.trees, gate.max_trees),
         _within("megabytes", best.megabytes, gate.max_megabytes),
-        _quick(best.score_ms, gate.max_score_ms),
+        _fast(best.score_ms, gate.max_score_ms),
     ]
-    broken = tuple(finding.line for finding in data + proof + budgets if not finding.holds)
-    kept = tuple(finding.line for finding in proof + budgets + data if finding.holds)
-    return Verdict("reject" if broken else "promote", best.strategy, broken + kept)
+    broken = tuple(check.reason for check in data + proof + budgets if not check.holds)
+    kept = tuple(check.reason for check in proof + budgets + data if check.holds)
+    return Verdict("reject" if broken else "promote", best.name, broken + kept)
 
 
-def best_of(trials: tuple[Trial, ...]) -> Trial | None:
-    """The challenger with the highest mean NDCG@10 on the forward holdout; NaN comes last."""
-    return max(
-        trials,
-        key=lambda trial: (_finite(trial.forward.ndcg_at_10), trial.strategy),
-        default=None,
+def _reject(reason: str) -> Verdict:
+    return Verdict("reject", None, (reason,))
+
+
+def _superior(gate: Gate, parent: int | None, best: Contender) -> _Check:
+    against = (
+        "the baseline, the shopper's own purchase counts"
+        if parent is None
+        else f"the champion, version {parent}"
     )
-
-
-def _finite(value: float) -> float:
-    return value if math.isfinite(value) else -math.inf
-
-
-def _superior(gate: Gate, case: Case, best: Trial) -> _Finding:
     gain, groups = best.forward.gain, best.forward.groups
-    what = f"{best.strategy}: forward NDCG@10 {gain} on {groups:,} groups"
-    if not _known(gain):
-        return _Finding(False, f"{best.strategy}: the gain on the forward holdout is not a number")
-    if best.forced and not case.first:
+    what = f"{best.name}: forward NDCG@10 {gain} on {groups:,} groups"
+    if not _finite(gain):
+        return _Check(False, f"{best.name}: the gain on the forward holdout is not a number")
+    if best.forced and parent is not None:
         margin = gate.compact_margin
         allowed = f"{what}: at worst {gain.low:+.4f}, allowed {-margin:+.4f} in place of"
-        return _Finding(gain.low >= -margin, f"{allowed} {case.against}, which is not continued")
+        return _Check(gain.low >= -margin, f"{allowed} {against}, which is not continued")
     if gain.low > 0:
-        return _Finding(True, f"{what}: better than {case.against}")
+        return _Check(True, f"{what}: better than {against}")
     if gain.high < 0:
-        return _Finding(False, f"{what}: worse than {case.against}")
-    return _Finding(False, f"{what}: not provably better than {case.against}")
+        return _Check(False, f"{what}: worse than {against}")
+    return _Check(False, f"{what}: not provably better than {against}")
 
 
-def _remembers(gate: Gate, best: Trial) -> _Finding:
+def _retained(gate: Gate, best: Contender) -> _Check:
     gain, groups, margin = best.memory.gain, best.memory.groups, gate.memory_margin
-    what = f"{best.strategy}: memory NDCG@10 {gain} on {groups:,} groups"
-    if not _known(gain):
-        return _Finding(False, f"{best.strategy}: the gain on the memory holdout is not a number")
+    what = f"{best.name}: memory NDCG@10 {gain} on {groups:,} groups"
+    if not _finite(gain):
+        return _Check(False, f"{best.name}: the gain on the memory holdout is not a number")
     if gain.low >= -margin:
-        return _Finding(True, f"{what}: at worst {gain.low:+.4f}, allowed {-margin:+.4f}")
+        return _Check(True, f"{what}: at worst {gain.low:+.4f}, allowed {-margin:+.4f}")
     if gain.mean < -margin:
-        return _Finding(False, f"{what}: it forgets, allowed {-margin:+.4f}")
-    return _Finding(
+        return _Check(False, f"{what}: it forgets, allowed {-margin:+.4f}")
+    return _Check(
         False, f"{what}: too uncertain to show that nothing is forgotten, allowed {-margin:+.4f}"
     )
 
 
-def _enough(gate: Gate, split: str, comparison: Comparison) -> _Finding:
-    holds = comparison.groups >= gate.min_groups and comparison.shoppers >= MIN_SHOPPERS
-    return _Finding(
+def _enough(gate: Gate, split: str, paired: PairedGain) -> _Check:
+    holds = paired.groups >= gate.min_groups and paired.shoppers >= MIN_SHOPPERS
+    return _Check(
         holds,
-        f"{comparison.groups:,} {split} groups of {comparison.shoppers:,} shoppers, "
+        f"{paired.groups:,} {split} groups of {paired.shoppers:,} shoppers, "
         f"{'' if holds else 'too few: '}needed {gate.min_groups:,} groups of {MIN_SHOPPERS} "
         "shoppers",
     )
 
 
-def _within(unit: str, value: float, limit: float) -> _Finding:
+def _within(unit: str, value: float, limit: float) -> _Check:
     holds = value <= limit
-    return _Finding(
+    return _Check(
         holds, f"{value:,.4g} {unit}, {'' if holds else 'over budget: '}allowed {limit:,.4g}"
     )
 
 
-def _quick(taken: float, limit: float) -> _Finding:
-    """The time itself differs from one rerun to the next, so no reason tells it."""
+def _fast(taken: float, limit: float) -> _Check:
+    """The time itself differs from one rerun to the next, so no reason names it."""
     holds = taken <= limit
     how = "are" if holds else "are not"
-    return _Finding(holds, f"500 candidates {how} scored in the allowed {limit:,.4g} ms")
+    return _Check(holds, f"500 candidates {how} scored in the allowed {limit:,.4g} ms")
 
 
-def _known(gain: Gain) -> bool:
+def _finite(gain: Gain) -> bool:
     return all(math.isfinite(value) for value in (gain.mean, gain.low, gain.high))

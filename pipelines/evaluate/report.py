@@ -1,94 +1,254 @@
-"""What an evaluation tells the tracking server, and the port through which it does."""
+"""The evaluation as the ledger keeps it, and as the tracker shows it."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import pyarrow as pa
 
+from pipelines.evaluate import holdouts
+from pipelines.evaluate.compare import BASELINE, CHAMPION, Comparison, Contender, PairedGain
+from pipelines.evaluate.gate import Verdict
+from pipelines.evaluate.tracking.tracker import DataVersion, ModelReport, Report
 from pipelines.shared.intervals import Interval
-from pipelines.shared.models.booster import ModelCard
+from pipelines.shared.models import booster
+from pipelines.shared.models.challengers import Trained
+from pipelines.shared.run import Run
 
 
 @dataclass(frozen=True)
-class DataVersion:
-    """A part of the lake that the evaluation stands on."""
+class Evaluation:
+    """One interval's evaluation, as the manifest of stage `evaluate` keeps it in its details."""
 
-    name: str
-    digest: str
-    """Hash of the content; the same for the same rows."""
-    uri: str
-    delta_version: int | None
-    first: Interval
-    last: Interval
+    compared_with: int | None
+    """The champion's version; None where the baseline took its place."""
+    verdict: Verdict
+    version: int | None
+    """Registered version of the challenger that the verdict is about."""
+    figures: Mapping[str, Any]
+    """See `figures`; JSON, without NaN."""
 
-
-@dataclass(frozen=True)
-class ModelReport:
-    """One challenger."""
-
-    strategy: str
-    model: Path
-    card: ModelCard
-    content_hash: str
-    parent: int | None
-    trained_through: str
-    metrics: Mapping[str, float]
-    importance: Mapping[str, float]
-    """Feature → share of the loss that its splits saved."""
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON: `compared_with`, `verdict{outcome, challenger, reasons, version}`,
+        `evaluation`."""
+        return {
+            "compared_with": self.compared_with,
+            "verdict": {**self.verdict.as_dict(), "version": self.version},
+            "evaluation": dict(self.figures),
+        }
 
 
-@dataclass(frozen=True)
-class Report:
-    """One interval's evaluation."""
+def evaluation(
+    trained: Trained,
+    comparison: Comparison,
+    verdict: Verdict,
+    versions: Mapping[str, int],
+    overtaken_by: str | None,
+) -> Evaluation:
+    """The evaluation for the ledger.
 
-    shop: str
-    surface: str
-    interval: Interval
-    ordinal: int
-    """The interval's place on the shop's grid: the step of every metric."""
-    content_hash: str
-    """Of all that is reported: the same for a rerun."""
-    metrics: Mapping[str, float]
-    params: Mapping[str, str]
-    tags: Mapping[str, str]
-    data: tuple[DataVersion, ...]
-    models: tuple[ModelReport, ...]
-    sample: pa.Table
-    """A few candidates with their features, as an example of a model's input."""
-    artifacts: Path
-    """Where a tracking store that is no server keeps its files."""
-
-    @property
-    def experiment(self) -> str:
-        """Name of the experiment."""
-        return f"{self.shop}/{self.surface}"
-
-    @property
-    def model_name(self) -> str:
-        """Name of the registered model."""
-        return f"{self.shop}-{self.surface}"
+    Args:
+        versions: strategy → registered version.
+        overtaken_by: see `gate.verdict`.
+    """
+    groups = max((each.groups for each in trained.challengers), default=0)
+    numbers = figures(comparison, versions, groups)
+    if overtaken_by:
+        numbers["overtaken_by"] = overtaken_by
+    version = versions.get(verdict.challenger) if verdict.challenger else None
+    return Evaluation(trained.parent, verdict, version, numbers)
 
 
-class Tracker(Protocol):
-    """Where evaluations are shown and model versions registered."""
+def figures(
+    comparison: Comparison, versions: Mapping[str, int], trained_groups: int
+) -> dict[str, Any]:
+    """The figures that the status table and the pages show.
 
-    def check(self) -> None:
-        """Return if the tracker can be reached.
+    Returns:
+        `champion`, `baseline`, `challengers`, `gain`, `memory_gain`, `groups`,
+        `candidate_recall` and `means`. What is not known is None.
+    """
+    parent, best, means = comparison.parent, comparison.best, comparison.figures
+    holdouts = {holdout.split: holdout for holdout in comparison.holdouts}
+    groups = {split: holdout.groups for split, holdout in holdouts.items()}
 
-        Raises:
-            TrackingUnavailable: it cannot.
-        """
+    def level(name: str) -> float | None:
+        return _known(means.get(name, {}).get("forward", {}).get("ndcg_at_10", math.nan))
 
-    def record(self, report: Report) -> Mapping[str, int]:
-        """Show the evaluation and register its challengers; a second time changes nothing.
+    return {
+        "champion": None if parent is None else {"version": parent, "ndcg_at_10": level(CHAMPION)},
+        "baseline": {"ndcg_at_10": level(BASELINE)},
+        "challengers": [
+            {
+                "version": versions.get(each.name),
+                "strategy": each.name,
+                "parent": parent,
+                "trees": each.trees,
+                "ndcg_at_10": level(each.name),
+            }
+            for each in comparison.challengers
+        ],
+        "gain": _gain(best.forward) if best else None,
+        "memory_gain": _gain(best.memory) if best else None,
+        "groups": {
+            "trained": trained_groups,
+            "forward_holdout": groups.get("forward", 0),
+            "memory_holdout": groups.get("memory", 0),
+        },
+        "candidate_recall": _known(holdouts["forward"].candidate_recall) if holdouts else None,
+        "means": {
+            name: {
+                split: {metric: _known(value) for metric, value in values.items()}
+                for split, values in splits.items()
+            }
+            for name, splits in means.items()
+        },
+    }
 
-        Returns:
-            Strategy → version.
 
-        Raises:
-            TrackingUnavailable: the tracker went away; a rerun completes what was begun.
-        """
+def report(run: Run, trained: Trained, comparison: Comparison, verdict: Verdict) -> Report:
+    """The evaluation for the tracker."""
+    metrics = _metrics(comparison)
+    models = _models(run, trained, comparison)
+    data = _data(run)
+    params = {
+        "interval_start": f"{run.interval.start:%Y-%m-%dT%H:%M:%SZ}",
+        "interval_end": f"{run.interval.end:%Y-%m-%dT%H:%M:%SZ}",
+        "cut": f"{trained.cut:%Y-%m-%dT%H:%M:%SZ}",
+        "compared_with": str(trained.parent) if trained.parent is not None else "baseline",
+        **{f"gate.{name}": str(value) for name, value in run.shop.gate.model_dump().items()},
+    }
+    tags = {
+        "freshrank.verdict": verdict.outcome,
+        "freshrank.challenger": verdict.challenger or "none",
+        "freshrank.reasons": "\n".join(verdict.reasons),
+        "mlflow.note.content": "\n".join(f"- {reason}" for reason in verdict.reasons),
+    }
+    # Decides whether a rerun reports the same: its parts and their order stay as they are.
+    content = [metrics, params, tags, [(each.strategy, each.content_hash) for each in models]]
+    content.append([(each.name, each.digest) for each in data])
+    candidates = comparison.holdouts[0].rows if comparison.holdouts else pa.table({})
+    return Report(
+        shop=run.shop.shop,
+        surface=run.shop.surface.name,
+        interval=run.interval,
+        ordinal=(run.interval.start - run.shop.grid.anchor) // run.shop.grid.step,
+        content_hash=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
+        metrics=metrics,
+        params=params,
+        tags=tags,
+        data=data,
+        models=models,
+        sample=candidates.slice(0, 5),
+        artifacts=run.lake.local_root / "mlflow",
+    )
+
+
+def _metrics(comparison: Comparison) -> dict[str, float]:
+    """The figures as MLflow's metrics of an interval's run: flat and finite.
+
+    Named `<metric>/<model>`: MLflow shows what stands before the slash as a section of charts.
+    """
+    metrics = {
+        f"{'' if split == 'forward' else 'memory_'}{metric}/{name}": value
+        for name, splits in comparison.figures.items()
+        for split, values in splits.items()
+        for metric, value in values.items()
+    }
+    for holdout in comparison.holdouts:
+        metrics[f"{holdout.split}_groups"] = float(holdout.groups)
+        if holdout.split == "forward":
+            metrics["candidate_recall"] = holdout.candidate_recall
+    if (best := comparison.best) is not None:
+        metrics["ndcg_at_10/challenger"] = best.forward.ndcg_at_10
+        metrics |= _gains(best)
+    return _finite(metrics)
+
+
+def _models(run: Run, trained: Trained, comparison: Comparison) -> tuple[ModelReport, ...]:
+    """The challengers to register; none where the comparison failed."""
+    if comparison.failure is not None:
+        return ()
+    measured = {each.name: each for each in comparison.challengers}
+    reports = []
+    for each in trained.challengers:
+        path = run.lake.local_root / each.artifact
+        reports.append(
+            ModelReport(
+                strategy=each.strategy,
+                model=path,
+                card=booster.card(path),
+                content_hash=each.content_hash,
+                parent=each.parent,
+                trained_through=f"{each.trained_through:%Y-%m-%dT%H:%M:%SZ}",
+                metrics=_model_metrics(comparison, measured[each.strategy]),
+                importance=booster.importance(path),
+            )
+        )
+    return tuple(reports)
+
+
+def _model_metrics(comparison: Comparison, each: Contender) -> dict[str, float]:
+    """The metrics of a challenger's own run."""
+    metrics = {"trees": float(each.trees), "megabytes": each.megabytes} | {
+        f"{'' if split == 'forward' else 'memory_'}{metric}": value
+        for split, values in comparison.figures.get(each.name, {}).items()
+        for metric, value in values.items()
+    }
+    return _finite(metrics | _gains(each))
+
+
+def _data(run: Run) -> tuple[DataVersion, ...]:
+    """The interval's own groups, and those over which the memory holdout reaches."""
+    surface = run.shop.surface.name
+    table = f"groups/{surface}"
+    version = run.lake.version(table)
+    memory = holdouts.memory_steps(run)
+    built = {
+        manifest.interval: manifest.content_hash
+        for manifest in run.ledger.manifests("features", surface, memory[0].start)
+    }
+    parts: tuple[tuple[str, tuple[Interval, ...]], ...] = (
+        ("groups", run.steps),
+        ("memory", memory),
+    )
+    return tuple(
+        DataVersion(
+            name,
+            hashlib.sha256("".join(built.get(step, "-") for step in steps).encode()).hexdigest(),
+            run.lake.uri(table),
+            version,
+            steps[0],
+            steps[-1],
+        )
+        for name, steps in parts
+    )
+
+
+def _gains(each: Contender) -> dict[str, float]:
+    return {
+        f"{name}_{edge}": value
+        for name, gain in (("gain", each.forward.gain), ("memory_gain", each.memory.gain))
+        for edge, value in (("mean", gain.mean), ("low", gain.low), ("high", gain.high))
+    }
+
+
+def _gain(paired: PairedGain) -> dict[str, float | None] | None:
+    gain = paired.gain
+    if not math.isfinite(gain.mean):
+        return None
+    return {"mean": _known(gain.mean), "low": _known(gain.low), "high": _known(gain.high)}
+
+
+def _known(value: float) -> float | None:
+    """The value, or None where JSON has no word for it."""
+    return value if math.isfinite(value) else None
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}

@@ -1,20 +1,20 @@
-"""The stage's entry point."""
+"""The stage's entry point: holdouts, comparison, gate, report."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
-from pipelines.evaluate import evaluation as evaluations
-from pipelines.evaluate import reporting
-from pipelines.evaluate.compare import Result
-from pipelines.evaluate.evaluation import Evaluation
-from pipelines.evaluate.judgement import Judged, judge
-from pipelines.evaluate.report import Tracker
+from pipelines.evaluate import compare, gate, report
+from pipelines.evaluate.compare import Comparison
+from pipelines.evaluate.report import Evaluation
 from pipelines.evaluate.tracking.mlflow_tracker import MlflowTracker
+from pipelines.evaluate.tracking.tracker import Tracker
 from pipelines.shared import columns as c
-from pipelines.shared.errors import PermanentError
+from pipelines.shared.errors import CorruptPartition, PermanentError, TransientError
 from pipelines.shared.hashing import content_hash
 from pipelines.shared.ledger import Manifest, Version
 from pipelines.shared.models import challengers
@@ -22,6 +22,7 @@ from pipelines.shared.models.challengers import Challenger, Trained
 from pipelines.shared.run import Run
 
 STAGE = "evaluate"
+_log = logging.getLogger(__name__)
 
 
 class RegistryMismatch(PermanentError):
@@ -33,7 +34,7 @@ class NotTrained(PermanentError):
 
 
 def run(run: Run, tracker: Tracker | None = None) -> Evaluation:
-    """Compare the interval's challengers with its parent, record the figures, and judge.
+    """Compare the interval's challengers with its parent, ask the gate, and record both.
 
     The lake gets `scores/<surface>`, MLflow a run and a version a challenger, the ledger the
     versions and a manifest whose details are `Evaluation.as_dict()`. A metric that fails does
@@ -52,21 +53,24 @@ def run(run: Run, tracker: Tracker | None = None) -> Evaluation:
     started = time.perf_counter()
     tracker = tracker or MlflowTracker(run.settings.mlflow_uri)
     tracker.check()
-    judged = judge(run, _trained(run))
-    scores_hash = _store(run, judged.result)
-    versions = tracker.record(reporting.report(run, judged))
-    _add_versions(run, judged, versions)
-    evaluation = _evaluation(run, judged, versions)
-    figures = evaluation.figures["groups"]
+    trained = _trained(run)
+    overtaken_by = _overtaken_by(run)
+    comparison = _compare(run, trained)
+    verdict = gate.verdict(run.shop.gate, comparison, trained.reason, overtaken_by)
+    scores_hash = _store(run, comparison)
+    versions = tracker.record(report.report(run, trained, comparison, verdict))
+    _add_versions(run, trained, versions)
+    evaluation = report.evaluation(trained, comparison, verdict, versions, overtaken_by)
+    groups = evaluation.figures["groups"]
     run.ledger.record(
         Manifest(
             STAGE,
             run.shop.surface.name,
             run.interval,
             counts={
-                "forward_groups": figures["forward_holdout"],
-                "memory_groups": figures["memory_holdout"],
-                "challengers": len(judged.trained.challengers),
+                "forward_groups": groups["forward_holdout"],
+                "memory_groups": groups["memory_holdout"],
+                "challengers": len(trained.challengers),
             },
             content_hash=scores_hash,
             details=evaluation.as_dict(),
@@ -77,22 +81,53 @@ def run(run: Run, tracker: Tracker | None = None) -> Evaluation:
 
 
 def _trained(run: Run) -> Trained:
-    found = challengers.read(run.ledger, run.shop.surface.name, run.interval)
-    if found is None:
+    trained = challengers.read(run.ledger, run.shop.surface.name, run.interval)
+    if trained is None:
         raise NotTrained(
             f"{run.shop.shop}: {run.interval} was never trained; run the stage train for it first"
         )
-    return found
+    return trained
 
 
-def _store(run: Run, result: Result | None) -> str:
+def _overtaken_by(run: Run) -> str | None:
+    """The end of the latest decided interval, if that lies beyond this one's.
+
+    A decided interval keeps the answer that it was decided with: a rerun gives the same.
+    """
+    decisions = run.ledger.decisions()
+    for decision in decisions:
+        if decision.interval == run.interval:
+            end: str | None = decision.evaluation.get("overtaken_by")
+            return end
+    later = [each.interval.end for each in decisions if each.interval.end >= run.interval.end]
+    return f"{max(later):%Y-%m-%dT%H:%M:%SZ}" if later else None
+
+
+def _compare(run: Run, trained: Trained) -> Comparison:
+    """The comparison, or why it failed.
+
+    Raises:
+        TransientError, CorruptPartition: data could not be read; nothing is decided.
+    """
+    comparison = Comparison(trained.parent)
+    try:
+        comparison = compare.prepare(run, trained)
+        return compare.compare(run, comparison)
+    except (TransientError, CorruptPartition):
+        raise
+    except Exception as error:  # noqa: BLE001 - law 8: whatever a metric dies of is a reason
+        _log.exception("the comparison failed")
+        failure = f"the comparison failed ({type(error).__name__}: {error}); the champion stays"
+        return replace(comparison, failure=failure)
+
+
+def _store(run: Run, comparison: Comparison) -> str:
     """Replace the interval's scores.
 
     Returns:
         Hash of their content.
     """
-    table = f"scores/{run.shop.surface.name}"
-    scores = result.scores if result else None
+    table, scores = f"scores/{run.shop.surface.name}", comparison.scores
     if scores is not None:
         run.lake.replace(table, run.interval, scores)
         return content_hash(scores)
@@ -101,9 +136,9 @@ def _store(run: Run, result: Result | None) -> str:
     return hashlib.sha256(b"").hexdigest()
 
 
-def _add_versions(run: Run, judged: Judged, versions: Mapping[str, int]) -> None:
+def _add_versions(run: Run, trained: Trained, versions: Mapping[str, int]) -> None:
     known = {version.version: version for version in run.ledger.versions()}
-    for each in judged.trained.challengers:
+    for each in trained.challengers:
         number = versions.get(each.strategy)
         if number is None:
             continue
@@ -112,8 +147,8 @@ def _add_versions(run: Run, judged: Judged, versions: Mapping[str, int]) -> None
             raise RegistryMismatch(
                 f"MLflow registered {each.strategy} of {run.interval} as version {number}, which "
                 f"the ledger knows as {standing.strategy} of {standing.interval}: the two were "
-                "not restored together; restore MLflow's database from the same time, or start "
-                "both anew"
+                "not restored from the same time; restore MLflow's database to the ledger's, or "
+                "start both from nothing"
             )
         run.ledger.add_version(_version(run, each, number))
 
@@ -123,17 +158,3 @@ def _version(run: Run, each: Challenger, number: int) -> Version:
         number, run.interval, each.strategy, each.parent, each.trained_through, each.trees,
         each.artifact, each.content_hash,
     )  # fmt: skip
-
-
-def _evaluation(run: Run, judged: Judged, versions: Mapping[str, int]) -> Evaluation:
-    figures = evaluations.figures(
-        judged.contest,
-        judged.result,
-        versions,
-        judged.trained.parent,
-        max((each.groups for each in judged.trained.challengers), default=0),
-        judged.overtaken_by,
-    )
-    chosen = judged.verdict.challenger
-    version = versions.get(chosen) if chosen else None
-    return Evaluation(judged.trained.parent, judged.verdict, version, figures)

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.evaluate.report import Report
+from pipelines.evaluate.tracking.tracker import Report
 from pipelines.promote.stage import Decided, promote, reject
 from pipelines.shared import columns as c
 from pipelines.shared import hashing

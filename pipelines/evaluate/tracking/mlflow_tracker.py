@@ -11,14 +11,13 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from pipelines.evaluate.report import DataVersion, ModelReport, Report
 from pipelines.evaluate.tracking import packaging, plots
-from pipelines.shared.errors import PermanentError
+from pipelines.evaluate.tracking.tracker import DataVersion, ModelReport, Report
 from pipelines.shared.mlflow_server import answering, require_reachable
 
 if TYPE_CHECKING:
@@ -205,41 +204,12 @@ class _Recording:
             )
         model_id = str(logged.model_id)
         if str(logged.status) != "READY":
-            folder = self._package(model, model_id)
+            folder = packaging.save(
+                self._folder(f"model-{model.strategy}"), model, self.report.sample, model_id
+            )
             self.client.log_model_artifacts(model_id, str(folder))
             self.client.finalize_logged_model(model_id, "READY")
         return model_id
-
-    def _package(self, model: ModelReport, model_id: str) -> Path:
-        import mlflow
-        from mlflow.models import Model, ModelSignature
-        from mlflow.types import ColSpec, Schema
-        from mlflow.types.schema import AnyType
-
-        folder = self._folder(f"model-{model.strategy}")
-        card = model.card
-        # A category may be sent as the shop's value or as its stored code, or not be known.
-        inputs = [
-            ColSpec(AnyType(), name, required=False)
-            if name in card.categorical
-            else ColSpec("double", name)
-            for name in card.features
-        ]
-        try:
-            mlflow.pyfunc.save_model(
-                str(folder / "model"),
-                python_model=str(packaging.CODE),
-                artifacts=packaging.files(folder, model),
-                signature=ModelSignature(Schema(inputs), Schema([ColSpec("double")])),
-                input_example=packaging.example(self.report.sample, card),
-                pip_requirements=packaging.requirements(),
-                mlflow_model=Model(model_id=model_id),
-            )
-        except mlflow.exceptions.MlflowException as error:
-            raise PermanentError(
-                f"challenger {model.strategy} cannot be packaged for MLflow: {error}"
-            ) from error
-        return folder / "model"
 
     def _log(
         self,
@@ -285,45 +255,6 @@ class _Recording:
         folder = Path(self.folder) / name
         folder.mkdir(exist_ok=True)
         return folder
-
-
-def record_study(uri: str, experiment: str, name: str, trials: Sequence[Mapping[str, Any]]) -> None:
-    """Show a search for settings: one run, and a nested run a trial; a second time adds nothing.
-
-    Args:
-        uri: see `MlflowTracker`.
-        trials: `number`, `settings` and `ndcg_at_10` of each.
-
-    Raises:
-        TrackingUnavailable: the server went away; a second call completes what was begun.
-    """
-    require_reachable(uri)
-    from mlflow import MlflowClient
-
-    with answering(uri):
-        client = MlflowClient(tracking_uri=uri)
-        known = client.get_experiment_by_name(experiment)
-        place = known.experiment_id if known else client.create_experiment(experiment)
-        told = {
-            run.data.tags.get("mlflow.runName"): run
-            for run in client.search_runs([place], f"tags.`{KIND_TAG}` = 'tuning'")
-        }
-
-        def one(title: str, parent: dict[str, str]) -> Any:
-            tags = {KIND_TAG: "tuning", **parent}
-            return told.get(title) or client.create_run(place, tags=tags, run_name=title)
-
-        whole = one(f"tuning {name}", {})
-        for trial in trials:
-            title = f"tuning {name} {trial['number']}"
-            run = one(title, {"mlflow.parentRunId": whole.info.run_id})
-            if run.info.status == "FINISHED":
-                continue
-            for key, value in trial["settings"].items():
-                client.log_param(run.info.run_id, key, value)
-            client.log_metric(run.info.run_id, "ndcg_at_10", trial["ndcg_at_10"])
-            client.set_terminated(run.info.run_id, "FINISHED")
-        client.set_terminated(whole.info.run_id, "FINISHED")
 
 
 def interval_tag(report: Report) -> str:

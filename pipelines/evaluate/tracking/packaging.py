@@ -1,4 +1,4 @@
-"""What a registered model is made of: its files, an example of its input, its requirements."""
+"""A challenger as a servable MLflow model: its files, an example of its input, its requirements."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from pipelines.evaluate.report import ModelReport
+from pipelines.evaluate.tracking.tracker import ModelReport
+from pipelines.shared.errors import PermanentError
 from pipelines.shared.models.booster import ModelCard
 
 if TYPE_CHECKING:
@@ -20,12 +21,56 @@ CODE = Path(__file__).parent / "model_code" / "freshrank_ranker.py"
 """Runs where the model is served; imports nothing of this project."""
 
 
-def requirements() -> list[str]:
+def save(folder: Path, model: ModelReport, sample: pa.Table, model_id: str) -> Path:
+    """Write a challenger as MLflow's pyfunc model.
+
+    Args:
+        folder: an empty folder.
+        sample: see `example`.
+        model_id: of the logged model that the files are for.
+
+    Returns:
+        The folder inside `folder` that is to be uploaded.
+
+    Raises:
+        PermanentError: MLflow refuses the model.
+    """
+    import mlflow
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import ColSpec, Schema
+    from mlflow.types.schema import AnyType
+
+    card = model.card
+    # A category may be sent as the shop's value or as its stored code, or not be known.
+    inputs = [
+        ColSpec(AnyType(), name, required=False)
+        if name in card.categorical
+        else ColSpec("double", name)
+        for name in card.features
+    ]
+    try:
+        mlflow.pyfunc.save_model(
+            str(folder / "model"),
+            python_model=str(CODE),
+            artifacts=_files(folder, model),
+            signature=ModelSignature(Schema(inputs), Schema([ColSpec("double")])),
+            input_example=example(sample, card),
+            pip_requirements=_requirements(),
+            mlflow_model=Model(model_id=model_id),
+        )
+    except mlflow.exceptions.MlflowException as error:
+        raise PermanentError(
+            f"challenger {model.strategy} cannot be packaged for MLflow: {error}"
+        ) from error
+    return folder / "model"
+
+
+def _requirements() -> list[str]:
     """What a served model needs, pinned. Named, since MLflow takes ten seconds to infer it."""
     return [f"{name}=={version(name)}" for name in ("mlflow", "lightgbm", "numpy", "pandas")]
 
 
-def files(folder: Path, model: ModelReport) -> dict[str, str]:
+def _files(folder: Path, model: ModelReport) -> dict[str, str]:
     """Write the card beside the model text.
 
     Returns:

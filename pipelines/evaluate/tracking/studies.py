@@ -1,0 +1,48 @@
+"""A search for settings of learning, as MLflow shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipelines.evaluate.tracking.mlflow_tracker import KIND_TAG
+from pipelines.shared.mlflow_server import answering, require_reachable
+
+
+def record_study(uri: str, experiment: str, name: str, trials: Sequence[Mapping[str, Any]]) -> None:
+    """Show a search for settings: one run, and a nested run a trial; a second time adds nothing.
+
+    Args:
+        uri: see `MlflowTracker`.
+        trials: `number`, `settings` and `ndcg_at_10` of each.
+
+    Raises:
+        TrackingUnavailable: the server went away; a second call completes what was begun.
+    """
+    require_reachable(uri)
+    from mlflow import MlflowClient
+
+    with answering(uri):
+        client = MlflowClient(tracking_uri=uri)
+        known = client.get_experiment_by_name(experiment)
+        place = known.experiment_id if known else client.create_experiment(experiment)
+        recorded = {
+            run.data.tags.get("mlflow.runName"): run
+            for run in client.search_runs([place], f"tags.`{KIND_TAG}` = 'tuning'")
+        }
+
+        def tracked(title: str, parent: dict[str, str]) -> Any:
+            tags = {KIND_TAG: "tuning", **parent}
+            return recorded.get(title) or client.create_run(place, tags=tags, run_name=title)
+
+        whole = tracked(f"tuning {name}", {})
+        for trial in trials:
+            title = f"tuning {name} {trial['number']}"
+            run = tracked(title, {"mlflow.parentRunId": whole.info.run_id})
+            if run.info.status == "FINISHED":
+                continue
+            for key, value in trial["settings"].items():
+                client.log_param(run.info.run_id, key, value)
+            client.log_metric(run.info.run_id, "ndcg_at_10", trial["ndcg_at_10"])
+            client.set_terminated(run.info.run_id, "FINISHED")
+        client.set_terminated(whole.info.run_id, "FINISHED")

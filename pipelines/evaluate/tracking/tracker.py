@@ -1,0 +1,94 @@
+"""The port to a tracking server, and what it is given of an interval's evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+
+from pipelines.shared.intervals import Interval
+from pipelines.shared.models.booster import ModelCard
+
+
+@dataclass(frozen=True)
+class DataVersion:
+    """A part of the lake that the evaluation stands on."""
+
+    name: str
+    digest: str
+    """Hash of the content; the same for the same rows."""
+    uri: str
+    delta_version: int | None
+    first: Interval
+    last: Interval
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """One challenger."""
+
+    strategy: str
+    model: Path
+    card: ModelCard
+    content_hash: str
+    parent: int | None
+    trained_through: str
+    metrics: Mapping[str, float]
+    importance: Mapping[str, float]
+    """Feature → share of the loss that its splits saved."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """One interval's evaluation."""
+
+    shop: str
+    surface: str
+    interval: Interval
+    ordinal: int
+    """The interval's place on the shop's grid: the step of every metric."""
+    content_hash: str
+    """Of all that is reported: the same for a rerun."""
+    metrics: Mapping[str, float]
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    data: tuple[DataVersion, ...]
+    models: tuple[ModelReport, ...]
+    sample: pa.Table
+    """A few candidates with their features, as an example of a model's input."""
+    artifacts: Path
+    """Where a tracking store that is no server keeps its files."""
+
+    @property
+    def experiment(self) -> str:
+        """Name of the experiment."""
+        return f"{self.shop}/{self.surface}"
+
+    @property
+    def model_name(self) -> str:
+        """Name of the registered model."""
+        return f"{self.shop}-{self.surface}"
+
+
+class Tracker(Protocol):
+    """Shows evaluations and registers model versions."""
+
+    def check(self) -> None:
+        """Return if the tracker can be reached.
+
+        Raises:
+            TrackingUnavailable: it cannot.
+        """
+
+    def record(self, report: Report) -> Mapping[str, int]:
+        """Show the evaluation and register its challengers; a second time changes nothing.
+
+        Returns:
+            Strategy → version.
+
+        Raises:
+            TrackingUnavailable: the tracker went away; a rerun completes what was begun.
+        """
