@@ -1,4 +1,4 @@
-"""Sound changes go on; unsound ones are set aside with the reason."""
+"""Validate: sound changes go on; unsound ones are quarantined with the reason."""
 
 from pipelines.validate.stage import Validated, run
 

@@ -1,4 +1,4 @@
-"""A page for people: Great Expectations' Data Docs of one table and interval."""
+"""Great Expectations' Data Docs of one table and interval: a page for people."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _RANDOM_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def data_docs(root: Path, table: str, interval: Interval) -> Path:
-    """Where the page of a table and interval lies.
+    """The path of the page of a table and interval.
 
     Args:
         root: the shop's folder in the lake.
@@ -26,7 +26,7 @@ def data_docs(root: Path, table: str, interval: Interval) -> Path:
 def write_data_docs(path: Path, interval: Interval, result: Any) -> None:
     """Render a validation result; the same result gives the same page.
 
-    The page says the interval where Great Expectations would say the time of the run, and counts
+    The page names the interval where Great Expectations would name the time of the run, and counts
     its elements where it would draw random ids.
     """
     from great_expectations.core.run_identifier import RunIdentifier
@@ -42,7 +42,7 @@ def write_data_docs(path: Path, interval: Interval, result: Any) -> None:
     page = _LOGO.sub('src="data:,"', page)
     ids: dict[str, str] = {}
     numbers = itertools.count()
-    page = _RANDOM_ID.sub(lambda found: ids.setdefault(found[0], f"element-{next(numbers)}"), page)
+    page = _RANDOM_ID.sub(lambda match: ids.setdefault(match[0], f"element-{next(numbers)}"), page)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     part.write_text(page, encoding="utf-8")

@@ -11,9 +11,9 @@ from pipelines.shared.columns import DELETE, INSERT, OP, UPDATE
 
 _ROW = "_row"
 
-# A second insert of a key says nothing new unless the key was deleted in between. An update may
-# well return to an earlier state (a price goes up and down again): only its immediate repetition
-# says nothing new.
+# A second insert of a key is a repetition unless the key was deleted in between. An update may
+# well return to an earlier state (a price goes up and down again): it is a repetition only if the
+# change right before it was the same.
 _REPEATED = """
 WITH ordered AS (
     SELECT *, count(*) FILTER ({op} = '{delete}') OVER past AS life
@@ -44,7 +44,7 @@ def repeated(
     Returns:
         bool array of n, true for every repetition; the first delivery is false.
     """
-    found = np.zeros(changes.num_rows, dtype=np.bool_)
+    mask = np.zeros(changes.num_rows, dtype=np.bool_)
     numbered = changes.select(list(dict.fromkeys((*columns, OP)))).append_column(
         _ROW, pa.array(np.arange(changes.num_rows))
     )
@@ -56,8 +56,8 @@ def repeated(
     with duckdb.connect(config={"threads": threads}) as engine:
         engine.register("changes", numbered)
         rows = engine.sql(query).to_arrow_table()
-    found[rows.column(_ROW).to_numpy()] = True
-    return found
+    mask[rows.column(_ROW).to_numpy()] = True
+    return mask
 
 
 def _quoted(names: tuple[str, ...]) -> str:

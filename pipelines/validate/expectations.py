@@ -1,7 +1,7 @@
 """Suites applied to changes by Great Expectations (pandas engine, in memory, offline).
 
 The suite's rules become expectations one to one. Great Expectations is imported only here, when
-there are rows to judge: the import takes seconds.
+there are rows to check: the import takes seconds.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _NOT_FOR_SUITES = (
     "rendered_content", "windows", "batch_id", "row_condition", "condition_parser",
     "library_metadata",
 )  # fmt: skip
-"""Arguments of every expectation that a suite says in another way, or not at all."""
+"""Arguments of every expectation that a suite states in another way, or not at all."""
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What one rule found: the rows that break it, by their place in the changes."""
+class RuleResult:
+    """One rule applied: the rows that break it, by their place in the changes."""
 
     rule: Rule
     passed: bool
@@ -42,14 +42,14 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What all rules found, and Great Expectations' own result for its Data Docs."""
+class SuiteResult:
+    """All rules applied, and Great Expectations' own result for its Data Docs."""
 
-    findings: tuple[Finding, ...]
-    result: Any
+    rules: tuple[RuleResult, ...]
+    document: Any
 
 
-def judge(suite: Suite, rules: Sequence[Rule], changes: pa.Table) -> Judgement:
+def apply(suite: Suite, rules: Sequence[Rule], changes: pa.Table) -> SuiteResult:
     """Apply rules to changes in one validation run.
 
     Args:
@@ -97,9 +97,10 @@ def judge(suite: Suite, rules: Sequence[Rule], changes: pa.Table) -> Judgement:
         # takes a twentieth of the time where many rows fail.
         result_format={"result_format": "COMPLETE", "return_unexpected_index_query": False},
     )
-    found = {each.expectation_config.meta["rule"]: each for each in result.results}
-    return Judgement(
-        tuple(_finding(suite, rule, found[number]) for number, rule in enumerate(rules)), result
+    by_rule = {each.expectation_config.meta["rule"]: each for each in result.results}
+    return SuiteResult(
+        tuple(_rule_result(suite, rule, by_rule[number]) for number, rule in enumerate(rules)),
+        result,
     )
 
 
@@ -150,8 +151,8 @@ def _expectation(suite: Suite, rule: Rule, number: int, spare_deletes: bool) -> 
             ".".join(str(part) for part in fault["loc"]).replace("__root__", ""): fault["msg"]
             for fault in error.errors()
         }
-        said = "; ".join(f"{place}: {text}".lstrip(": ") for place, text in faults.items())
-        message = f"{rule.type} refuses {rule.kwargs}: {said}. Accepted: {', '.join(accepted)}"
+        refusals = "; ".join(f"{place}: {text}".lstrip(": ") for place, text in faults.items())
+        message = f"{rule.type} refuses {rule.kwargs}: {refusals}. Accepted: {', '.join(accepted)}"
         raise suite.fault(rule, "kwargs", message) from None
 
 
@@ -172,13 +173,13 @@ def _implementation(suite: Suite, rule: Rule) -> Any:
         expectation.MulticolumnMapExpectation,
     )
     if rule.severity == "row" and not issubclass(kind, of_rows):
-        message = f"{rule.type} judges a whole batch, no single row; accepted: batch"
+        message = f"{rule.type} is about a whole batch, not about single rows; accepted: batch"
         raise suite.fault(rule, "severity", message)
     return kind
 
 
 def _check_meaning(suite: Suite, rule: Rule, accepted: Sequence[str]) -> None:
-    """Refuse what Great Expectations would take, and mean something else than it seems."""
+    """Refuse what Great Expectations accepts, though it means something else than it seems."""
     if rule.severity == "row" and "mostly" in rule.kwargs:
         message = "a row passes or does not; leave it out, or use severity: batch"
         raise suite.fault(rule, "kwargs.mostly", message)
@@ -189,7 +190,7 @@ def _check_meaning(suite: Suite, rule: Rule, accepted: Sequence[str]) -> None:
             if pair
             else "all_values_are_missing, any_value_is_missing, never"
         )
-        message = f"is required: say what a missing value means; accepted: {choices}"
+        message = f"is required: state what a missing value means; accepted: {choices}"
         raise suite.fault(rule, "kwargs.ignore_row_if", message)
 
 
@@ -203,12 +204,12 @@ def in_utc(value: Any) -> Any:
     return value
 
 
-def _finding(suite: Suite, rule: Rule, said: Any) -> Finding:
-    if (fault := _exception(said.exception_info)) is not None:
+def _rule_result(suite: Suite, rule: Rule, result: Any) -> RuleResult:
+    if (fault := _exception(result.exception_info)) is not None:
         message = f"cannot be evaluated on these changes: {fault}"
         raise suite.fault(rule, rule.type, message)
-    places = said.result.get("unexpected_index_list") or []
-    count = said.result.get("unexpected_count") or 0
+    places = result.result.get("unexpected_index_list") or []
+    count = result.result.get("unexpected_count") or 0
     if rule.severity == "row" and len(places) != count:
         raise SuiteError(
             f"{suite.path}: {rule.label}: {count} rows break it, but Great Expectations names "
@@ -216,11 +217,11 @@ def _finding(suite: Suite, rule: Rule, said: Any) -> Finding:
         )
     rows = np.array(places, dtype=np.int64)
     observed = (
-        f"{said.result.get('unexpected_percent') or 0:.2f} % of the values fail"
-        if "unexpected_percent" in said.result
-        else f"observed {said.result.get('observed_value')}"
+        f"{result.result.get('unexpected_percent') or 0:.2f} % of the values fail"
+        if "unexpected_percent" in result.result
+        else f"observed {result.result.get('observed_value')}"
     )
-    return Finding(rule, bool(said.success), rows, observed)
+    return RuleResult(rule, bool(result.success), rows, observed)
 
 
 def _exception(info: dict[str, Any]) -> str | None:

@@ -1,4 +1,4 @@
-"""The words for a row that was set aside: which column, which value, which rule, and why."""
+"""The reason of a quarantined row in words: which column, which value, which rule, and why."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from pipelines.validate.expectations import Finding, frame_of, in_utc
+from pipelines.validate.expectations import RuleResult, frame_of, in_utc
 from pipelines.validate.suite import Rule
 
 _LONGEST_VALUE = 60
 
 
 def reasons(
-    table: str, findings: Sequence[Finding], changes: pa.Table
+    table: str, results: Sequence[RuleResult], changes: pa.Table
 ) -> tuple[npt.NDArray[np.int64], pa.Array[Any]]:
-    """Say for every unsound row what is wrong with it.
+    """Describe for every unsound row what is wrong with it.
 
     Args:
         table: the table's name.
-        findings: the rows that break each rule, by their place in `changes`.
+        results: the rows that break each rule, by their place in `changes`.
         changes: n changes.
 
     Returns:
         The unsound rows, ascending and once each, and as many texts; a row's faults are in the
-        suite's order, parted by ` | `.
+        suite's order, separated by ` | `.
     """
     parts = [
-        pd.DataFrame({"row": finding.rows, "rule": number, "text": _texts(table, finding, changes)})
-        for number, finding in enumerate(findings)
-        if len(finding.rows)
+        pd.DataFrame({"row": each.rows, "rule": number, "text": _texts(table, each, changes)})
+        for number, each in enumerate(results)
+        if len(each.rows)
     ]
     if not parts:
         return np.empty(0, dtype=np.int64), pa.array([], pa.string())
@@ -42,15 +42,15 @@ def reasons(
     return joined.index.to_numpy(dtype=np.int64), pa.array(joined.to_list(), pa.string())
 
 
-def _texts(table: str, finding: Finding, changes: pa.Table) -> pd.Series[Any]:
+def _texts(table: str, result: RuleResult, changes: pa.Table) -> pd.Series[Any]:
     """`quantity: -3 is below 0 (order_lines: a sale …; expect_column_values_to_be_between)`."""
-    rule = finding.rule
-    rows = changes.take(finding.rows)
+    rule = result.rule
+    rows = changes.take(result.rows)
     suffix = f" ({table}: {rule.why}; {rule.type})"
-    return ", ".join(rule.columns) + ": " + _verdict(rule, rows) + suffix
+    return ", ".join(rule.columns) + ": " + _fault(rule, rows) + suffix
 
 
-def _verdict(rule: Rule, rows: pa.Table) -> pd.Series[Any]:
+def _fault(rule: Rule, rows: pa.Table) -> pd.Series[Any]:
     first = _shown(rows.column(rule.columns[0]))
     if rule.type == "expect_column_values_to_not_be_null":
         return pd.Series("is missing", index=first.index)
@@ -101,7 +101,7 @@ def _expected(rule: Rule) -> str:
 
 
 def _shown(column: pa.ChunkedArray[Any]) -> pd.Series[Any]:
-    """Values as a person reads them: texts in quotes and shortened, missing ones said."""
+    """Values as a person reads them: texts in quotes and shortened, missing ones marked."""
     texts = pd.Series(column.cast(pa.string()).to_pandas(), dtype=object)
     shown = texts.str.slice(0, _LONGEST_VALUE)
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):

@@ -1,4 +1,4 @@
-"""The validate stage: each extracted partition is split into valid, quarantined and repeated."""
+"""The stage's entry point: a partition is split into valid, quarantined and duplicate rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pipelines.shared.ledger import Manifest
 from pipelines.shared.run import Run
 from pipelines.validate.docs import data_docs, write_data_docs
 from pipelines.validate.duplicates import repeated
-from pipelines.validate.expectations import Finding, Judgement, judge
+from pipelines.validate.expectations import RuleResult, SuiteResult, apply
 from pipelines.validate.reasons import reasons
 from pipelines.validate.suite import Suite, load_suite
 
@@ -36,7 +36,7 @@ STAGE = "validate"
 
 @dataclass(frozen=True)
 class Validated:
-    """What one run of the stage made of a table's changes."""
+    """The outcome of one run of the stage for a table."""
 
     table: str
     steps: tuple[str, ...]
@@ -53,12 +53,13 @@ class Validated:
 
 @dataclass(frozen=True)
 class _Split:
-    """One partition, judged: `quarantine` has the further column `_reasons`."""
+    """One partition; `quarantine` has the further column `_reasons`."""
 
     valid: pa.Table
     quarantine: pa.Table
     duplicates: int
-    judgement: Judgement | None = None
+    result: SuiteResult | None = None
+    """Of the rules on rows; None where there are no rows or no rules."""
 
     def counts(self) -> dict[str, int]:
         """Rows on each side; what was extracted is counted by the caller."""
@@ -84,12 +85,12 @@ def run(run: Run, table: str) -> Validated:
         AccountingError: extracted = valid + quarantined + duplicates does not hold.
     """
     suite = load_suite(run.settings.expectations, run.shop, table)
-    done = [_validate(run, suite, manifest) for manifest in _waiting(run, table)]
+    manifests = [_validate(run, suite, extracted) for extracted in _waiting(run, table)]
     total = {
-        name: sum(manifest.counts[name] for manifest in done)
+        name: sum(manifest.counts[name] for manifest in manifests)
         for name in ("extracted", "valid", "quarantined", "duplicates")
     }
-    return Validated(table, tuple(manifest.interval.key for manifest in done), **total)
+    return Validated(table, tuple(manifest.interval.key for manifest in manifests), **total)
 
 
 def _waiting(run: Run, table: str) -> list[Manifest]:
@@ -117,15 +118,15 @@ def _validate(run: Run, suite: Suite, extracted: Manifest) -> Manifest:
     columns = tuple(name for name in changes.column_names if name not in CHANGE_COLUMNS)
     split = _split(changes, suite, columns, run.settings.threads)
     docs = data_docs(run.lake.local_root, table, interval)
-    if split.judgement is not None:
-        write_data_docs(docs, interval, split.judgement.result)
-    findings = split.judgement.findings if split.judgement else ()
-    _refuse_unsound(suite, interval, split, findings, docs)
-    batch = _judge_batch(suite, interval, split.valid)
+    if split.result is not None:
+        write_data_docs(docs, interval, split.result.document)
+    broken = _broken(split.result.rules if split.result else ())
+    _require_sound(suite, interval, split, broken, docs)
+    batch = _check_batch(suite, interval, split.valid)
     counts = {"extracted": changes.num_rows} | split.counts()
     _account(table, interval, counts)
     hashes = [content_hash(split.valid), content_hash(split.quarantine)]
-    details = {"reasons": _counted(findings), "batch": batch}
+    details = {"reasons": broken, "batch": batch}
     manifest = Manifest(
         STAGE,
         table,
@@ -149,7 +150,7 @@ def _read(run: Run, table: str, extracted: Manifest) -> pa.Table:
         rows = run.lake.read(name, [interval]).drop_columns([INTERVAL])
     except KeyError:
         raise CorruptPartition(
-            f"{run.lake.uri(name)} has gone, though {interval} was extracted to it; rerun the "
+            f"{run.lake.uri(name)} is gone, though {interval} was extracted to it; rerun the "
             "extract stage of the interval, then clear this task"
         ) from None
     expected = extracted.counts["rows"]
@@ -169,21 +170,21 @@ def _read(run: Run, table: str, extracted: Manifest) -> pa.Table:
 
 
 def _split(changes: pa.Table, suite: Suite, columns: tuple[str, ...], threads: int) -> _Split:
-    """Part a partition; one without rows needs no judge."""
+    """Split a partition; one without rows needs no rules."""
     if changes.num_rows == 0:
         return _Split(changes, _with_reasons(changes, pa.array([], pa.string())), 0)
-    again = repeated(changes, suite.key, columns, threads)
-    kept = changes.filter(pa.array(~again))
+    duplicates = repeated(changes, suite.key, columns, threads)
+    kept = changes.filter(pa.array(~duplicates))
     rules = suite.of("row")
-    judgement = judge(suite, rules, kept) if rules else None
-    unsound, texts = reasons(suite.table, judgement.findings if judgement else (), kept)
+    result = apply(suite, rules, kept) if rules else None
+    unsound, texts = reasons(suite.table, result.rules if result else (), kept)
     sound = np.ones(kept.num_rows, dtype=np.bool_)
     sound[unsound] = False
     return _Split(
         kept.filter(pa.array(sound)),
         _with_reasons(kept.take(unsound), texts),
-        int(again.sum()),
-        judgement,
+        int(duplicates.sum()),
+        result,
     )
 
 
@@ -191,25 +192,25 @@ def _with_reasons(rows: pa.Table, texts: pa.Array[Any]) -> pa.Table:
     return rows.append_column(REASONS, texts)
 
 
-def _refuse_unsound(
-    suite: Suite, interval: Interval, split: _Split, findings: tuple[Finding, ...], docs: Path
+def _require_sound(
+    suite: Suite, interval: Interval, split: _Split, broken: dict[str, int], docs: Path
 ) -> None:
     bad = split.quarantine.num_rows
-    judged = bad + split.valid.num_rows
-    if bad <= max(suite.tolerated_rows, suite.max_quarantined_share * judged):
+    checked = bad + split.valid.num_rows
+    if bad <= max(suite.tolerated_rows, suite.max_quarantined_share * checked):
         return
-    counted = sorted(_counted(findings).items(), key=lambda item: -item[1])
+    counted = sorted(broken.items(), key=lambda item: -item[1])
     worst = "; ".join(f"{count:,} rows break `{label}`" for label, count in counted[:3])
     raise BatchRejected(
-        f"{suite.table} of {interval}: {bad:,} of {judged:,} rows are unsound "
-        f"({bad / judged:.1%}, allowed {suite.max_quarantined_share:.1%}): {worst}. Nothing was "
+        f"{suite.table} of {interval}: {bad:,} of {checked:,} rows are unsound "
+        f"({bad / checked:.1%}, allowed {suite.max_quarantined_share:.1%}): {worst}. Nothing was "
         f"written; {docs} shows examples, and the rows stay in changes/{suite.table}. "
         f"{_way_out(suite.path)}"
     )
 
 
-def _judge_batch(suite: Suite, interval: Interval, valid: pa.Table) -> list[str]:
-    """Judge the sound rows together, without deletes.
+def _check_batch(suite: Suite, interval: Interval, valid: pa.Table) -> list[str]:
+    """Apply the rules on a batch to all sound rows but deletes.
 
     Returns:
         A line a rule that held.
@@ -218,15 +219,15 @@ def _judge_batch(suite: Suite, interval: Interval, valid: pa.Table) -> list[str]
     living = valid.filter(pc.not_equal(valid.column(OP), pa.scalar(DELETE))) if rules else valid
     if not rules or living.num_rows == 0:
         return []
-    findings = judge(suite, rules, living).findings
-    failed = [f"{each.rule.label} ({each.observed})" for each in findings if not each.passed]
+    results = apply(suite, rules, living).rules
+    failed = [f"{each.rule.label} ({each.observed})" for each in results if not each.passed]
     if failed:
         raise BatchRejected(
             f"{suite.table} of {interval}: the batch of {living.num_rows:,} sound rows breaks "
             f"{'; '.join(f'`{line}`' for line in failed)}. Nothing was written; the rows stay in "
             f"changes/{suite.table}. {_way_out(suite.path)}"
         )
-    return [f"{each.rule.label} ({each.observed})" for each in findings]
+    return [f"{each.rule.label} ({each.observed})" for each in results]
 
 
 def _way_out(path: Path) -> str:
@@ -237,14 +238,14 @@ def _way_out(path: Path) -> str:
     )
 
 
-def _counted(findings: tuple[Finding, ...]) -> dict[str, int]:
+def _broken(results: tuple[RuleResult, ...]) -> dict[str, int]:
     """Rule → rows that break it, for the rules that some row breaks."""
-    counted: dict[str, int] = {}
-    for finding in findings:
-        if len(finding.rows):
-            label = finding.rule.label
-            counted[label] = counted.get(label, 0) + len(finding.rows)
-    return counted
+    broken: dict[str, int] = {}
+    for result in results:
+        if len(result.rows):
+            label = result.rule.label
+            broken[label] = broken.get(label, 0) + len(result.rows)
+    return broken
 
 
 def _account(table: str, interval: Interval, counts: dict[str, int]) -> None:

@@ -32,18 +32,18 @@ class Rule(BaseModel):
     kwargs: dict[str, Any] = {}
     """Its arguments, as Great Expectations names them."""
     why: Annotated[str, Field(min_length=1)]
-    """The reason in plain words, shown beside every row that is set aside."""
+    """The reason in plain words, shown beside every quarantined row."""
     severity: Literal["row", "batch"] = "row"
-    """Whether a failure sets rows aside or turns the whole batch away."""
+    """Whether a failure quarantines rows or rejects the whole batch."""
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that the arguments name; empty for a rule about the whole table."""
-        found: list[str] = []
+        columns: list[str] = []
         for name in ("column", "column_A", "column_B", "column_list"):
             value = self.kwargs.get(name, [])
-            found += [value] if isinstance(value, str) else value
-        return tuple(found)
+            columns += [value] if isinstance(value, str) else value
+        return tuple(columns)
 
     @property
     def label(self) -> str:
@@ -70,9 +70,9 @@ class Suite:
     key: tuple[str, ...]
     rules: tuple[Rule, ...]
     max_quarantined_share: float
-    """A batch with a larger share of unsound rows is turned away."""
+    """A batch with a larger share of unsound rows is rejected."""
     tolerated_rows: int
-    """So many unsound rows never turn a batch away, whatever their share."""
+    """So many unsound rows never reject a batch, whatever their share."""
 
     def of(self, severity: Literal["row", "batch"]) -> tuple[Rule, ...]:
         """The rules of one severity, in the file's order."""
@@ -126,7 +126,7 @@ def load_suite(expectations: Path, shop: Shop, table: str) -> Suite:
 
 
 def unknown(name: object, what: str, accepted: Iterable[str]) -> str:
-    """Say that a name is not known, what may have been meant and what is accepted."""
+    """A message: the name is not known, what may have been meant, what is accepted."""
     accepted = list(accepted)
     near = difflib.get_close_matches(str(name), accepted, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."

@@ -8,7 +8,7 @@ import pytest
 from pipelines.validate.duplicates import repeated
 
 
-def found(*changes: tuple[str, int | None, float | None]) -> list[int]:
+def repetitions(*changes: tuple[str, int | None, float | None]) -> list[int]:
     ops, keys, prices = zip(*changes, strict=True)
     table = pa.table({
         "sku": pa.array(keys, pa.int64()),
@@ -16,7 +16,7 @@ def found(*changes: tuple[str, int | None, float | None]) -> list[int]:
         "_op": pa.array(ops, pa.string()),
     })  # fmt: skip
     mask = repeated(table, ("sku",), ("sku", "price"), threads=1)
-    return [place for place, again in enumerate(mask) if again]
+    return [place for place, repeats in enumerate(mask) if repeats]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def found(*changes: tuple[str, int | None, float | None]) -> list[int]:
     ],
 )
 def test_repetition(changes: list[tuple[str, int | None, float | None]], expected: list[int]):
-    assert found(*changes) == expected
+    assert repetitions(*changes) == expected
 
 
 def test_names_are_quoted():

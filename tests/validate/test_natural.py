@@ -97,11 +97,15 @@ def test_every_mixture_adds_up(mixture: Mixture, run: Run, year: pa.Table):
     assert done.extracted == done.valid + done.quarantined + done.duplicates
     unsound = (fault != "") & ((op != "delete") | np.isin(fault, ["order_id", "line_no"]))
     fine = set(stored(run, "valid/order_lines").column(POSITION).to_pylist())
-    aside = stored(run, "quarantine/order_lines")
+    quarantined = stored(run, "quarantine/order_lines")
     reason = dict(
-        zip(aside.column(POSITION).to_pylist(), aside.column(REASONS).to_pylist(), strict=True)
+        zip(*(quarantined.column(name).to_pylist() for name in (POSITION, REASONS)), strict=True)
     )
     assert (len(fine), len(reason)) == (done.valid, done.quarantined)
     assert fine <= set(np.flatnonzero(~unsound))
     assert set(reason) <= set(np.flatnonzero(unsound))
-    assert all(fault[place] in said.partition(": ")[0] for place, said in reason.items())
+    assert all(fault[place] in text.partition(": ")[0] for place, text in reason.items())
+    # Only what came before in the same form can be a duplicate, and a delete never is.
+    first = {each: place for place, each in reversed(list(enumerate(mixture)))}
+    deletes = set(np.flatnonzero(op == "delete"))
+    assert set(first.values()) | deletes <= fine | set(reason)

@@ -1,8 +1,9 @@
-"""The stage: laws 1 and 2, what is set aside and why, and what stops it."""
+"""The stage: laws 1 and 2, what is quarantined and why, and what stops it."""
 
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -42,28 +43,25 @@ def lines(run: Run, rows: list[dict[str, Any]]) -> pa.Table:
     return partition(run, "order_lines", [line(**row) for row in numbered])
 
 
-def test_broken_rows_are_set_aside_each_with_its_reason(run: Run):
+def test_broken_rows_are_quarantined_each_with_its_reason(run: Run):
     sound: list[dict[str, Any]] = [{}, {"quantity": 0}, {"sales_value": "0.00"}, {}]
     extract(run, "order_lines", WEEK, lines(run, [*sound, *(row for row, _ in BROKEN), {}]))
     done = validate.run(run, "order_lines")
     assert (done.extracted, done.valid, done.quarantined) == (12, 5, 7)
     assert stored(run, "valid/order_lines").column("line_no").to_pylist() == [0, 1, 2, 3, 11]
-    aside = stored(run, "quarantine/order_lines")
-    assert aside.column("line_no").to_pylist() == [4, 5, 6, 7, 8, 9, 10]
-    for said, (_, expected) in zip(aside.column(REASONS).to_pylist(), BROKEN, strict=True):
-        assert said.startswith(expected)
-        assert " | " not in said
-    assert aside.column(REASONS)[3].as_py() == (
-        "quantity: -3 is below 0 (order_lines: a sale has no negative quantity; the largest tank "
-        "of fuel was 89,638 thousandths; expect_column_values_to_be_between)"
-    )
+    quarantined = stored(run, "quarantine/order_lines")
+    assert quarantined.column("line_no").to_pylist() == [4, 5, 6, 7, 8, 9, 10]
+    for reason, (_, expected) in zip(quarantined.column(REASONS).to_pylist(), BROKEN, strict=True):
+        assert reason.startswith(expected)
+        assert " | " not in reason
+        assert re.search(r" \(order_lines: .+; expect_\w+\)$", reason), "table, why, rule"
 
 
 def test_a_row_with_two_faults_has_both_reasons(run: Run):
     extract(run, "order_lines", WEEK, lines(run, [{"quantity": -1, "product_id": None}, {}]))
     validate.run(run, "order_lines")
-    said = stored(run, "quarantine/order_lines").column(REASONS)[0].as_py().split(" | ")
-    assert [each.partition(" (")[0] for each in said] == [
+    reasons = stored(run, "quarantine/order_lines").column(REASONS)[0].as_py().split(" | ")
+    assert [each.partition(" (")[0] for each in reasons] == [
         "product_id: is missing",
         "quantity: -1 is below 0",
     ]
@@ -73,8 +71,10 @@ def test_a_delete_needs_its_key_and_nothing_else(run: Run):
     rows = [{**row, OP: "delete"} for row, _ in BROKEN] + [{"quantity": -1}, {}]
     extract(run, "order_lines", WEEK, lines(run, rows))
     validate.run(run, "order_lines")
-    aside = stored(run, "quarantine/order_lines")
-    assert aside.column("line_no").to_pylist() == [2, 7], "the keyless delete, the broken insert"
+    quarantined = stored(run, "quarantine/order_lines")
+    assert quarantined.column("line_no").to_pylist() == [2, 7], (
+        "the keyless delete, the broken insert"
+    )
 
 
 def test_duplicates_are_counted_once_and_the_first_stays(run: Run):
@@ -106,7 +106,7 @@ def test_an_empty_interval_needs_no_great_expectations(run: Run):
     )
 
 
-def test_the_schema_does_not_depend_on_what_was_found(run: Run):
+def test_the_schema_does_not_depend_on_the_rows(run: Run):
     extract(run, "order_lines", WEEK, lines(run, [{}, {"quantity": -1}]))
     validate.run(run, "order_lines")
     plain = stored(run, "changes/order_lines").schema
@@ -159,7 +159,7 @@ def test_the_order_of_the_files_means_nothing(run: Run):
     assert run.ledger.manifest("validate", "order_lines", WEEK) == first
 
 
-def test_older_partitions_that_wait_are_taken_along(run: Run):
+def test_older_partitions_that_wait_are_validated_too(run: Run):
     before = Interval(WEEK.start - timedelta(days=7), WEEK.start)
     for step in (before, WEEK, NEXT):
         extract(run, "order_lines", step, lines(run, [{}]))
@@ -183,7 +183,7 @@ def test_rows_that_extraction_did_not_count_are_refused(run: Run):
 
 def test_a_lost_table_is_named(run: Run):
     run.ledger.record(Manifest("extract", "orders", WEEK, {"rows": 0}, ""))
-    with pytest.raises(CorruptPartition, match="has gone"):
+    with pytest.raises(CorruptPartition, match="is gone"):
         validate.run(run, "orders")
 
 
@@ -192,10 +192,10 @@ def test_a_rejected_batch_leaves_nothing_half_written(run: Run):
     extract(run, "order_lines", WEEK, lines(run, rows))
     with pytest.raises(BatchRejected) as error:
         validate.run(run, "order_lines")
-    said = str(error.value)
-    assert "32 of 100 rows are unsound (32.0%, allowed 5.0%): 30 rows break `quantity" in said
-    assert "order_lines.yaml" in said
-    assert "clear this task" in said
+    message = str(error.value)
+    assert "32 of 100 rows are unsound (32.0%, allowed 5.0%): 30 rows break `quantity" in message
+    assert "order_lines.yaml" in message
+    assert "clear this task" in message
     assert not run.lake.exists("valid/order_lines")
     assert not run.lake.exists("quarantine/order_lines")
     assert run.ledger.manifests("validate") == []
@@ -263,7 +263,7 @@ def test_rules_on_the_batch(rows: list[dict[str, Any]], broken: str | None, run:
     assert not run.lake.exists("valid/order_lines")
 
 
-def test_the_manifest_says_how_often_each_reason_came(run: Run):
+def test_the_manifest_counts_the_rows_of_each_reason(run: Run):
     extract(run, "order_lines", WEEK, lines(run, [{"quantity": -1}, {"quantity": -2}, {}]))
     done = validate.run(run, "order_lines")
     manifest = run.ledger.manifest("validate", "order_lines", WEEK)
@@ -291,9 +291,10 @@ def test_big_ids_stay_exact(run: Run, suites: Path):
     rows: list[dict[str, Any]] = [{"product_id": p} for p in (edge, edge + 1, None)]
     extract(run, "order_lines", WEEK, lines(run, rows))
     validate.run(run, "order_lines")
-    aside = stored(run, "quarantine/order_lines")
-    assert aside.column("product_id").to_pylist() == [edge + 1]
-    assert aside.column(REASONS)[0].as_py().startswith(f"product_id: {edge + 1} fails to be in set")
+    quarantined = stored(run, "quarantine/order_lines")
+    assert quarantined.column("product_id").to_pylist() == [edge + 1]
+    [reason] = quarantined.column(REASONS).to_pylist()
+    assert reason.startswith(f"product_id: {edge + 1} fails to be in set")
 
 
 def test_commit_time_equal_to_the_order_time_is_sound(run: Run):
@@ -313,17 +314,20 @@ def test_a_partition_of_nothing_but_deletes(run: Run):
     assert (done.valid, done.quarantined) == (1, 1)
 
 
-def test_a_rule_that_stands_twice_is_said_twice(run: Run, suites: Path):
+def test_a_row_that_breaks_a_rule_written_twice_has_both_reasons(run: Run, suites: Path):
     rule = (
         "  - {type: expect_column_values_to_not_be_null, kwargs: {column: order_id}, why: a key}\n"
     )
     (suites / "order_lines.yaml").write_text("expectations:\n" + rule * 2)
     extract(run, "order_lines", WEEK, lines(run, [{"order_id": None}]))
     assert validate.run(run, "order_lines").quarantined == 1
+    [reason] = stored(run, "quarantine/order_lines").column(REASONS).to_pylist()
+    one, other = reason.split(" | ")
+    assert one == other
 
 
 @pytest.mark.parametrize(
-    ("rule", "row", "said"),
+    ("rule", "row", "reason"),
     [
         ("expect_column_values_to_be_in_set, kwargs: {column: brand, value_set: [Own, Other]}",
          {"brand": "own"}, "brand: 'own' fails to be in set ['Own', 'Other'] ("),
@@ -342,12 +346,12 @@ def test_a_rule_that_stands_twice_is_said_twice(run: Run, suites: Path):
          "brand, price: 'a', (missing) fails to be unique ("),
     ],
 )  # fmt: skip
-def test_reasons_in_words(rule: str, row: dict[str, Any], said: str, run: Run, suites: Path):
+def test_reasons_in_words(rule: str, row: dict[str, Any], reason: str, run: Run, suites: Path):
     (suites / "products.yaml").write_text(f"expectations:\n  - {{type: {rule}, why: so}}\n")
     rows = [row, row | {"product_id": 2}] if "unique" in rule else [row]
     extract(run, "products", WEEK, partition(run, "products", rows))
     validate.run(run, "products")
-    aside = stored(run, "quarantine/products").column(REASONS).to_pylist()
-    assert len(aside) == len(rows)
-    assert aside[0].startswith(said)
-    assert aside[0].endswith(f"(products: so; {rule.partition(',')[0]})")
+    quarantined = stored(run, "quarantine/products").column(REASONS).to_pylist()
+    assert len(quarantined) == len(rows)
+    assert quarantined[0].startswith(reason)
+    assert quarantined[0].endswith(f"(products: so; {rule.partition(',')[0]})")

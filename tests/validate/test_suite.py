@@ -12,7 +12,7 @@ from pipelines.shared.declaration import load_shop
 from pipelines.shared.errors import SuiteError
 from pipelines.shared.run import Run
 from pipelines.shared.settings import PROJECT
-from pipelines.validate.expectations import judge
+from pipelines.validate.expectations import apply
 from pipelines.validate.suite import load_suite
 from tests.validate.partitions import WEEK, extract, line, partition
 
@@ -33,8 +33,8 @@ def test_every_table_has_a_suite_that_applies(name: str, table: str, run: Run):
     suite = load_suite(expectations, shop, table)
     assert set(suite.key) <= {column for rule in suite.rules for column in rule.columns}
     changes = partition(Run(run.settings, shop, WEEK), table, [{}])
-    findings = judge(suite, suite.of("row"), changes).findings
-    assert {f.rule.type for f in findings if not f.passed} == {
+    results = apply(suite, suite.of("row"), changes).rules
+    assert {each.rule.type for each in results if not each.passed} == {
         "expect_column_values_to_not_be_null"
     }, "a row of nothing but nulls breaks exactly the rules on missing values"
 
@@ -86,9 +86,9 @@ def test_a_wrong_rule_is_one_clear_error(
     extract(run, "order_lines", WEEK, partition(run, "order_lines", [line()]))
     with pytest.raises(SuiteError) as error:
         validate.run(run, "order_lines")
-    said = str(error.value)
-    assert said.startswith(f"{path}: {place}")
-    assert accepted in said
+    message = str(error.value)
+    assert message.startswith(f"{path}: {place}")
+    assert accepted in message
     assert not run.lake.exists("valid/order_lines")
 
 
