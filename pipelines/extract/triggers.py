@@ -20,7 +20,7 @@ from pipelines.shared.settings import Settings
 def source(url: str, shop: Shop, settings: Settings) -> ChangeSource:
     """Changes that triggers wrote down."""
     if database := _log_database(url):
-        return trigger_log.LogSource(url, shop, settings, database.opened)
+        return trigger_log.LogSource(url, shop, settings, database[0].opened)
     from pipelines.extract.trigger.postgres.source import TriggerSource
 
     return TriggerSource(url, shop, settings)
@@ -30,20 +30,22 @@ def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
     """See `modes.install`."""
     from pipelines.extract.trigger.postgres import install as trigger_install
 
-    return list((_log_database(url) or trigger_install).install(url, shop, at))
+    database = _log_database(url)
+    return list((database[1] if database else trigger_install).install(url, shop, at))
 
 
 def remove(url: str, shop: Shop) -> None:
     """See `modes.remove`."""
     from pipelines.extract.trigger.postgres import install as trigger_install
 
-    (_log_database(url) or trigger_install).remove(url, shop)
+    database = _log_database(url)
+    (database[1] if database else trigger_install).remove(url, shop)
 
 
 def check(url: str, shop: Shop) -> list[str]:
     """See `modes.check`."""
     if database := _log_database(url):
-        return trigger_log.check(url, shop, database.opened)
+        return trigger_log.check(url, shop, database[0].opened)
     from pipelines.extract.trigger.postgres import install as trigger_install
 
     return trigger_install.check(url, shop)
@@ -52,7 +54,7 @@ def check(url: str, shop: Shop) -> list[str]:
 def pending(url: str, shop: Shop, positions: Mapping[str, Position]) -> dict[str, int]:
     """How many committed changes of each table no extraction has taken yet."""
     if database := _log_database(url):
-        return trigger_log.pending(url, shop, positions, database.opened)
+        return trigger_log.pending(url, shop, positions, database[0].opened)
     from pipelines.extract.trigger.postgres import source as trigger
 
     return trigger.pending(url, shop, positions)
@@ -61,7 +63,7 @@ def pending(url: str, shop: Shop, positions: Mapping[str, Position]) -> dict[str
 def prune(url: str, shop: Shop, positions: Mapping[str, Position]) -> dict[str, int]:
     """See `Mode.prune`."""
     if database := _log_database(url):
-        return trigger_log.prune(url, shop, positions, database.writing)
+        return trigger_log.prune(url, shop, positions, database[0].writing)
     from pipelines.extract.trigger.postgres import source as trigger
 
     return trigger.prune(url, shop, positions)
@@ -91,20 +93,21 @@ def unfit(url: str) -> Callable[[str, SourceColumn], str]:
 
 
 def _log_database(url: str) -> Any:
-    """The module for a database whose changes are numbered; None for PostgreSQL.
+    """Session and install of a database whose changes are numbered; None for PostgreSQL.
 
     Raises:
         SettingsError: the URL is none, or of another kind of database.
     """
     kind = _kind(url)
     if kind in ("mysql", "mariadb"):
-        from pipelines.extract.trigger.numbered.mariadb import session
+        from pipelines.extract.trigger.numbered.mariadb import install, session
 
-        return session
+        return session, install
     if kind == "sqlite":
-        from pipelines.extract.trigger.numbered.sqlite import session as trigger_sqlite
+        from pipelines.extract.trigger.numbered.sqlite import install as sqlite_install
+        from pipelines.extract.trigger.numbered.sqlite import session as sqlite_session
 
-        return trigger_sqlite
+        return sqlite_session, sqlite_install
     if kind == "postgresql":
         return None
     raise SettingsError(

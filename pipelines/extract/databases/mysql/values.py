@@ -18,76 +18,64 @@ from uuid import UUID
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.extract.databases import values
 from pipelines.extract.databases.mysql.types import BYTES, TEXT
-from pipelines.extract.pseudonyms import pseudonymise
 from pipelines.extract.schema import SourceColumn
 from pipelines.shared.declaration import Table
-from pipelines.shared.errors import SchemaDrift
 
 _LENGTH = re.compile(r"^binary\((\d+)\)")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def selected(table: Table, found: Mapping[str, SourceColumn]) -> str:
+def selected(table: Table, columns: Mapping[str, SourceColumn]) -> str:
     """The stored columns as a SELECT has to ask for them."""
     return ", ".join(
-        f"`{name}` + 0e0" if found[name].type == "float" else f"`{name}`"
+        f"`{name}` + 0e0" if columns[name].type == "float" else f"`{name}`"
         for name in table.stored_columns()
     )
 
 
 def arrays(
-    name: str, table: Table, found: Mapping[str, SourceColumn], rows: Sequence[Any], key: bytes
+    name: str, table: Table, columns: Mapping[str, SourceColumn], rows: Sequence[Any], key: bytes
 ) -> list[Any]:
     """Rows of stored columns as one Arrow array a column, pseudonyms in place.
 
     Args:
         name: the table's name, for messages.
         table: its declaration.
-        found: the columns that the database has.
+        columns: the columns that the database has.
         rows: tuples in the order of the stored columns.
         key: the key of the pseudonyms.
 
     Raises:
         SchemaDrift: a value does not fit its declared type.
     """
-    made = []
-    columns = zip(*rows, strict=True) if rows else [()] * len(table.stored_columns())
-    for (column, kind), values in zip(table.stored_columns().items(), columns, strict=True):
-        try:
-            array = _array(values, kind, found[column])
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-            raise SchemaDrift(
-                f"{name}.{column} holds a value that does not fit its declared type "
-                f"({error}); declare a wider type in `tables.{name}.columns.{column}`"
-            ) from error
-        if table.personal.get(column) == "pseudonymise":
-            array = pseudonymise(array, key)
-        made.append(array)
-    return made
+    return values.arrays(
+        name, table, rows, key, lambda column, each, kind: _array(each, kind, columns[column])
+    )
 
 
-def _array(values: Sequence[Any], kind: Any, column: SourceColumn) -> Any:
+def _array(given: Sequence[Any], kind: Any, column: SourceColumn) -> Any:
     source = column.type
     if source in ("uuid", *BYTES):
-        values = [None if each is None else _whole(each, column) for each in values]
+        given = [None if each is None else _whole(each, column) for each in given]
         if source == "uuid":
-            values = [None if each is None else str(UUID(bytes=each)) for each in values]
-        return pa.array(values, kind)
+            given = [None if each is None else str(UUID(bytes=each)) for each in given]
+        return pa.array(given, kind)
     if pa.types.is_boolean(kind):
-        return pa.array(values, pa.int64()).cast(pa.bool_())
+        return pa.array(given, pa.int64()).cast(pa.bool_())
     if pa.types.is_temporal(kind):
         # A zero date comes as None from the log and as text from a SELECT.
-        array = pa.array([None if isinstance(each, str) else each for each in values], kind)
+        array = pa.array([None if isinstance(each, str) else each for each in given], kind)
         if source == "timestamp":
             zero = pa.scalar(_EPOCH, kind)
             array = pc.if_else(pc.equal(array, zero), pa.scalar(None, kind), array)
         return array
     if pa.types.is_floating(kind) and source == "decimal":
-        return pa.array([None if each is None else float(each) for each in values], kind)
+        return pa.array([None if each is None else float(each) for each in given], kind)
     if pa.types.is_string(kind) and source not in TEXT:
-        return pa.array([_text(each) for each in values], kind)
-    return pa.array(values, kind)
+        return pa.array([_text(each) for each in given], kind)
+    return pa.array(given, kind)
 
 
 def _whole(value: Any, column: SourceColumn) -> bytes:

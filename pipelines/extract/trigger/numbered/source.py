@@ -1,6 +1,6 @@
 """The reader of trigger capture's log, in databases without PostgreSQL's snapshots.
 
-The log numbers the changes of each table (see `trigger_table`). A number is drawn before its
+The log numbers the changes of each table (see `sql`). A number is drawn before its
 transaction commits, so a position is not one number: it is the highest number seen, the numbers
 below it that were not (`open`, as ranges), and the transactions that were seen and left for the
 next interval (`held`). A change was taken if it was seen, committed before the position's end and
@@ -26,7 +26,7 @@ from pipelines.shared.errors import CaptureMissing, SchemaDrift
 from pipelines.shared.intervals import utc
 from pipelines.shared.settings import Settings
 
-AGAIN = "run `python -m pipelines capture install`"
+INSTALL = "run `python -m pipelines capture install`"
 PRUNED_AT_ONCE = 1_000
 """Changes that one transaction deletes, so that the shop's writers never wait long."""
 _EVER = 1 << 62
@@ -210,7 +210,7 @@ def check(url: str, shop: Shop, opened: Opened) -> list[str]:
     return findings
 
 
-def fetched(cursor: Any) -> Iterator[list[tuple[Any, ...]]]:
+def in_batches(cursor: Any) -> Iterator[list[tuple[Any, ...]]]:
     """The rows of a cursor, few at a time where they are large."""
     count = FIRST_BATCH
     while rows := list(cursor.fetchmany(count)):
@@ -247,8 +247,16 @@ def require_order(session: Session, log: LogTable, at: datetime | None) -> None:
 
 
 def missing(table: str) -> str:
-    """That a table is not captured."""
-    return f"changes of {table} are not captured; {AGAIN}"
+    """The fault that a table is not captured."""
+    return f"changes of {table} are not captured; {INSTALL}"
+
+
+def mismatch(table: str) -> str:
+    """The fault that what is installed for a table is not what should be."""
+    return (
+        f"capture of {table} was switched off, removed or does not match the table and its "
+        f"declaration any more; {INSTALL}, which catches up"
+    )
 
 
 def _log_of(session: Session, log: LogTable) -> str:

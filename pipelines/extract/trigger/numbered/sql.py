@@ -1,7 +1,7 @@
 """The SQL of one table of changes, in databases without PostgreSQL's snapshots.
 
 For each captured table `t`, triggers append to `freshrank_<shop>_changes_t`, which numbers the
-changes. `trigger_log` tells how a position is read from the numbers.
+changes. `source` says how a position is read from the numbers.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ def test_a_long_transaction_waits_whole_for_a_later_interval(tmp_path: Path) -> 
 def test_a_writer_that_does_not_end_is_waited_for_in_vain(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.extract.trigger.numbered.sqlite.session.WAIT_S", 0.2)
+    monkeypatch.setattr("pipelines.extract.databases.sqlite.connection.WAIT_S", 0.2)
     with in_sqlite(tmp_path) as web:
         db = web.connect()
         db.execute("BEGIN IMMEDIATE")

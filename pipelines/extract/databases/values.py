@@ -1,0 +1,55 @@
+"""Turns rows of any database into Arrow arrays, one a stored column."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.extract.pseudonyms import pseudonymise
+from pipelines.shared.declaration import Table
+from pipelines.shared.errors import SchemaDrift
+
+MISFITS = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, ValueError)
+"""What converting a value raises that does not fit the type wanted."""
+
+
+def arrays(
+    name: str,
+    table: Table,
+    rows: Sequence[tuple[Any, ...]],
+    key: bytes,
+    array: Callable[[str, Sequence[Any], pa.DataType], Any],
+) -> list[Any]:
+    """Rows of stored columns as one Arrow array a column, pseudonyms in place.
+
+    Args:
+        name: the table's name, for messages.
+        table: its declaration.
+        rows: tuples in the order of the stored columns.
+        key: the key of the pseudonyms.
+        array: converts the values of a column, given its name and type.
+
+    Raises:
+        SchemaDrift: a value does not fit its declared type.
+    """
+    stored = table.stored_columns()
+    columns = zip(*rows, strict=True) if rows else [()] * len(stored)
+    converted = []
+    for (column, kind), values in zip(stored.items(), columns, strict=True):
+        try:
+            converted.append(array(column, values, kind))
+        except MISFITS as error:
+            raise misfit(name, column, error) from error
+        if table.personal.get(column) == "pseudonymise":
+            converted[-1] = pseudonymise(converted[-1], key)
+    return converted
+
+
+def misfit(table: str, column: str, error: Exception) -> SchemaDrift:
+    """The error that a value does not fit its column's declared type."""
+    return SchemaDrift(
+        f"{table}.{column} holds a value that does not fit its declared type ({error}); declare "
+        f"a wider type in `tables.{table}.columns.{column}`"
+    )
