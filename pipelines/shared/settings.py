@@ -32,7 +32,7 @@ class Settings(BaseSettings):
     lake: str
     """Root of the lake: a folder, or an object-store URL that delta-rs reads."""
     backup: str | None = None
-    """Root of a copy of the lake, kept by maintenance; unset or empty: none is kept."""
+    """Root of a copy of the lake, which maintenance writes. Unset or empty: there is no copy."""
     ledger_url: SecretStr
     """SQLAlchemy URL of the ledger."""
     mlflow_uri: str
@@ -40,25 +40,26 @@ class Settings(BaseSettings):
     connections: dict[str, SecretStr] = Field(default_factory=dict)
     """Connection name → SQLAlchemy URL of a shop's database."""
     shop: str = "completejourney"
-    """The shop that a command or run is for, where none is named."""
+    """Name of the shop that a command or run is for, where it names none."""
     shops: Path = PROJECT / "shops"
-    """Folder of the shops' declarations."""
+    """Folder of the shops' declarations, one folder a shop."""
     expectations: Path = PROJECT / "expectations"
     """Folder of the suites of expectations, one folder a shop."""
     pseudonym_key: SecretStr | None = None
-    """Key of the hash that replaces personal values."""
+    """Key of the hash that replaces personal values. Required where a shop pseudonymises a column;
+    a new key makes new pseudonyms."""
     threads: int = Field(default=2, ge=1)
-    """Cores that one task uses."""
+    """Number of threads that one task uses."""
     memory_limit: str = Field(default="4GB", pattern=r"^[1-9]\d*(MB|GB)$")
-    """What an engine's process may hold in memory, in `MB` or `GB`: DuckDB before it spills to
-    disk, the heap of Spark's driver and of each of its executors."""
+    """Memory limit in `MB` or `GB`: of DuckDB, which spills to disk beyond it, or the heap of
+    Spark's driver and of each executor."""
     engine: Literal["duckdb", "spark"] = "duckdb"
-    """What works features out: DuckDB on this machine, or Spark on many."""
+    """Engine that computes features: DuckDB on one machine, or Spark on many."""
     spark_master: str = Field(default="local[*]", min_length=1)
     """Spark's master URL: `local[*]`, `spark://host:7077`, `k8s://…`, `yarn`."""
     spill: Path | None = None
-    """Folder for what does not fit into memory and what is handed to Spark, which all of Spark's
-    machines must see under this path; unset: a temporary one of this machine."""
+    """Folder for data that does not fit into memory and for data handed to Spark; all of Spark's
+    machines must see it under this path. Unset: a temporary folder of this machine."""
 
     def connection(self, name: str) -> str:
         """The URL of a shop's database.

@@ -16,7 +16,7 @@ from local.servers.postgres import PostgresServer
 from pipelines import extract as stage
 from pipelines.extract.lag import CommitTimes
 from pipelines.extract.stage import extract
-from pipelines.inspect import doctor
+from pipelines.inspect import doctor, freshness
 from pipelines.shared.intervals import utc
 from pipelines.shared.run import Installation
 from pipelines.shared.settings import Settings
@@ -64,7 +64,7 @@ def test_the_manifest_and_the_log_carry_it(
 
 
 def pending(installation: Installation) -> dict[str, int | None]:
-    (source,) = stage.freshness(installation)
+    (source,) = freshness.freshness(installation)
     return {each.table: each.pending_rows for each in source.tables}
 
 

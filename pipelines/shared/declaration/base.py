@@ -1,4 +1,4 @@
-"""What every part of a declaration is: strict and frozen."""
+"""The base of every part of a declaration, strict and frozen, and the check of a name."""
 
 from __future__ import annotations
 

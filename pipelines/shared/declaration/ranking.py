@@ -1,4 +1,5 @@
-"""What the tables mean: shoppers, items, events, lists, and what is made of them."""
+"""What the tables mean: shoppers, items, events, periods, surfaces, and the features made of
+them."""
 
 from __future__ import annotations
 
@@ -13,104 +14,109 @@ class Shopper(Declared):
     """The table of shoppers."""
 
     table: Name
-    """The table of shoppers."""
+    """Name of the table, one of `tables`."""
     id: Name
-    """Its column with the shopper's id."""
+    """Column with the shopper's id."""
 
 
 class Item(Declared):
     """The table of items, its categorical attributes and its price."""
 
     table: Name
-    """The table of items."""
+    """Name of the table, one of `tables`."""
     id: Name
-    """Its column with the item's id."""
+    """Column with the item's id."""
     category: Name
-    """The attribute by which items compete: popularity and prices are compared within it."""
+    """Column with the item's category, within which popularity and prices are compared."""
     attributes: dict[Name, Name] = Field(default_factory=dict)
-    """Further categorical attributes: feature name → column."""
+    """Feature name → column, for further categorical attributes."""
     price: Name | None = None
-    """The item's present price."""
+    """Column with the item's current price."""
 
 
 class Event(Declared):
-    """One kind of event a shopper can cause on an item."""
+    """One kind of event that a shopper causes on an item, such as a view or a purchase."""
 
     kind: Name
-    """The event's name, such as `view` or `purchase`; each is declared once."""
+    """Name of the kind, such as `view` or `purchase`; kinds must differ."""
     table: Name
-    """The table whose rows are events."""
+    """Name of the table whose rows are the events, one of `tables`."""
     grade: Annotated[int, Field(ge=1, le=10)]
-    """Strength of the label; the strongest event within the attribution window counts."""
+    """Grade of the label that the event gives; the highest grade within the attribution window
+    counts."""
     time: Name
-    """When the event happened."""
+    """Column with the time of the event."""
     shopper: Name
-    """Whose event it is."""
+    """Column with the shopper's id."""
     item: Name
-    """The item it concerns."""
+    """Column with the item's id."""
     group: Name | None = None
-    """The basket or session the event belongs to."""
+    """Column with the id of the basket or session that the event belongs to."""
     quantity: Name | None = None
-    """Pieces of the item."""
+    """Column with the number of pieces."""
     price: Name | None = None
-    """Amount paid for the line."""
+    """Column with the amount paid for all pieces together."""
     where: dict[Name, str | int | bool] = Field(default_factory=dict)
-    """Only rows with these values are events of this kind: for tables that hold several kinds."""
+    """Column → value that a row must have to be an event of this kind, for a table that holds
+    several kinds."""
 
 
 class Periods(Declared):
-    """Numeric attributes of items that hold for a time: promotions, placements."""
+    """Numeric attributes that items have for a time, such as promotions and placements."""
 
     table: Name
-    """The table whose rows are periods."""
+    """Name of the table whose rows are the periods, one of `tables`."""
     item: Name
-    """The item that a period concerns."""
+    """Column with the item's id."""
     valid_from: Name
-    """A time or date column: the period's beginning."""
+    """Time or date column with the start of the period."""
     valid_until: Name
-    """A time or date column: the period's end, no longer part of it."""
+    """Time or date column with the end of the period, which is no longer part of it."""
     attributes: Annotated[dict[Name, Name | float], Field(min_length=1)]
-    """Feature name → numeric column, or a number that stands for the period itself."""
+    """Feature name → numeric column, or a number that is the value while the period lasts."""
 
 
 class Impressions(Declared):
     """The table that logs what a shopper was shown."""
 
     table: Name
-    """The table whose rows are shown items."""
+    """Name of the table whose rows are the shown items, one of `tables`."""
     group: Name
-    """The list that an item was shown in: its rows are one ranking group."""
+    """Column with the id of the list; the items of a list are one ranking group."""
     time: Name
-    """When the list was shown."""
+    """Column with the time at which the list was shown."""
     shopper: Name
-    """To whom it was shown."""
+    """Column with the id of the shopper who was shown the list."""
     item: Name
-    """The item shown."""
+    """Column with the shown item's id."""
     position: Name | None = None
-    """The item's position in the list, counted from any first number."""
+    """Column with the item's position in the list, which may count from any number."""
 
 
 class Surface(Declared):
     """A place where items are ranked for a shopper."""
 
     name: Name
-    """The surface's name, such as `search`."""
+    """Name of the surface, such as `search`."""
     candidates: Literal["logged", "generated"]
-    """`logged`: the shop logs what it showed; `generated`: Freshrank proposes items."""
+    """Where candidates come from: `logged`, the shop logs what it showed; `generated`, Freshrank
+    proposes items."""
     impressions: Impressions | None = None
-    """Required where candidates are logged."""
+    """Table of what was shown; required exactly where candidates are `logged`."""
     groups_of: Name | None = None
-    """Required where candidates are generated: the event kind whose group makes a ranking group."""
+    """Event kind whose `group` is a ranking group; required exactly where candidates are
+    `generated`."""
     attribution_days: Annotated[float, Field(ge=0, le=90)] = 0.0
-    """How many days after the group's time an event still counts for its label."""
+    """Attribution window in days: how long after the group's time an event still counts for a
+    label."""
     max_candidates: Annotated[int, Field(ge=20, le=5000)] = 300
-    """Candidates of a group at most, where they are generated."""
+    """Largest number of candidates of a generated group."""
     top_k: Annotated[int, Field(ge=1, le=1000)] = 20
-    """Length of a published list."""
+    """Number of items in a published list."""
     publish_to: Name | None = None
-    """Table that receives the lists; default `freshrank_<name>`."""
+    """Table that receives the published lists. Default `freshrank_<name>`."""
     publish_in: Name | None = None
-    """Source in whose database that table is; default: the one that has the shoppers."""
+    """Source in whose database that table is. Default: the one that has the table of shoppers."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -131,9 +137,9 @@ CandidateSource = Literal[
 
 
 class Features(Declared):
-    """What is made of the shop's data; a family without its data (prices, lists) is empty."""
+    """What is computed from the shop's data."""
 
     families: Annotated[tuple[Family, ...], Field(min_length=1)] = get_args(Family)
-    """Families of features, see docs/features.md."""
+    """Families of features, see docs/features.md. A family whose data the shop lacks is empty."""
     sources: Annotated[tuple[CandidateSource, ...], Field(min_length=1)] = get_args(CandidateSource)
-    """Where candidates come from, on a surface that generates them."""
+    """Where candidates come from, on a surface that generates them; see docs/ranking.md."""

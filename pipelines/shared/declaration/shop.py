@@ -1,4 +1,4 @@
-"""The whole shop, whose parts must fit each other."""
+"""The whole shop, with the checks that its parts fit each other."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ class Shop(Declared):
     """A whole shop, as declared."""
 
     shop: Name
-    """Name of the shop, and of its folder."""
+    """Name of the shop; its folder in `shops/` has the same."""
     title: str
-    """Name of the shop for people."""
+    """Name of the shop as people read it."""
     sources: Annotated[dict[Name, Source], Field(min_length=1)]
-    """Its databases."""
+    """Source name → one of the shop's databases."""
     tables: Annotated[dict[Name, Table], Field(min_length=1)]
-    """Its tables, by their names in the database."""
+    """Table name in the database → what is captured of it."""
     shopper: Shopper
-    """Where shoppers are."""
+    """The table of shoppers."""
     item: Item
-    """Where items are."""
+    """The table of items."""
     events: Annotated[list[Event], Field(min_length=1)]
-    """What shoppers do with items."""
+    """The kinds of events that shoppers cause on items."""
     periods: list[Periods] = Field(default_factory=list)
-    """What holds for items for a time."""
+    """Attributes that items have for a time, such as promotions."""
     surfaces: Annotated[list[Surface], Field(min_length=1, max_length=1)]
-    """Where items are ranked; exactly one so far."""
+    """Where items are ranked for a shopper; exactly one."""
     interval: Every
-    """The interval grid."""
+    """The interval grid of the shop."""
     features: Features = Features()
-    """What is computed from the data."""
+    """What is computed from the shop's data."""
     learning: Learning = Learning()
     """How challengers are trained, and from what."""
     gate: Gate = Gate()
     """When a challenger is promoted."""
     retention: Retention = Retention()
-    """What expires, and when."""
+    """How many days data is kept."""
     _footprint: str = PrivateAttr("")
 
     @property
@@ -64,14 +64,14 @@ class Shop(Declared):
 
     @property
     def footprint(self) -> str:
-        """What the names begin with that capture adds to the database of a `part`.
+        """The prefix of every name that capture adds to the database of a `part`.
 
-        Only the first source goes without its name, so that one more changes nothing for it.
+        The first source's prefix lacks its name, so that adding a source changes nothing for it.
         """
         return self._footprint or f"freshrank_{self.shop}"
 
     def source_of(self, table: str) -> str:
-        """The name of the source that has a declared table."""
+        """The name of the source of a declared table."""
         return self.tables[table].source or next(iter(self.sources))
 
     def require_table(self, table: str) -> None:
@@ -87,7 +87,7 @@ class Shop(Declared):
             )
 
     def part(self, source: str) -> Shop:
-        """The shop as one source has it: that source and its tables, nothing else checked."""
+        """The shop reduced to one source and its tables; nothing else is checked."""
         tables = {
             name: each for name, each in self.tables.items() if self.source_of(name) == source
         }
@@ -98,17 +98,17 @@ class Shop(Declared):
         return part
 
     def with_columns(self, further: Mapping[str, Mapping[str, str]]) -> Shop:
-        """The shop with further columns of some tables: table → column → type."""
+        """The shop with further columns: table → column → type."""
         widened = {name: self.tables[name].with_columns(each) for name, each in further.items()}
         return self.model_copy(update={"tables": {**self.tables, **widened}})
 
     def parts(self) -> list[Shop]:
-        """Every source's part, in the order declared."""
+        """The part of each source, in the order declared."""
         return [self.part(source) for source in self.sources]
 
     @property
     def published_in(self) -> Source:
-        """The source in whose database the lists are published."""
+        """The source whose database receives the published lists."""
         return self.sources[self.surface.publish_in or self.source_of(self.shopper.table)]
 
     @property
@@ -181,27 +181,27 @@ class Shop(Declared):
         return self
 
     def _mentions(self) -> list[tuple[str, str, dict[str, str]]]:
-        """Every place that names columns of a table: path, table, field → column."""
+        """Every mention of a table's columns: path, table, field → column."""
         item = self.item
-        found: list[tuple[str, str, dict[str, str]]] = [
+        mentions: list[tuple[str, str, dict[str, str]]] = [
             ("shopper", self.shopper.table, {"id": self.shopper.id}),
             ("item", item.table, _columns(item, "id", "category", "price")),
             ("item.attributes", item.table, dict(item.attributes)),
         ]
         for place, event in enumerate(self.events):
             fields = ("time", "shopper", "item", "group", "quantity", "price")
-            found.append((f"events[{place}]", event.table, _columns(event, *fields)))
+            mentions.append((f"events[{place}]", event.table, _columns(event, *fields)))
             where = {column: column for column in event.where}
-            found.append((f"events[{place}].where", event.table, where))
+            mentions.append((f"events[{place}].where", event.table, where))
         for place, periods in enumerate(self.periods):
             columns = _columns(periods, "item", "valid_from", "valid_until")
-            found.append((f"periods[{place}]", periods.table, columns))
+            mentions.append((f"periods[{place}]", periods.table, columns))
             read = {k: v for k, v in periods.attributes.items() if isinstance(v, str)}
-            found.append((f"periods[{place}].attributes", periods.table, read))
+            mentions.append((f"periods[{place}].attributes", periods.table, read))
         if (shown := self.surface.impressions) is not None:
             columns = _columns(shown, "group", "time", "shopper", "item", "position")
-            found.append(("surfaces[0].impressions", shown.table, columns))
-        return found
+            mentions.append(("surfaces[0].impressions", shown.table, columns))
+        return mentions
 
 
 def _columns(declared: Declared, *fields: str) -> dict[str, str]:

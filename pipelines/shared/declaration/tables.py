@@ -14,41 +14,47 @@ from pipelines.shared.declaration.column_types import OPAQUE, arrow_type
 
 
 class Source(Declared):
-    """One of the shop's databases and how the changes of its tables are captured."""
+    """One of the shop's databases, and how changes of its tables are captured."""
 
     connection: Name
-    """Name of the connection; its URL comes from Airflow or the environment."""
+    """Name of the connection whose URL Airflow (`freshrank_<name>`) or the environment
+    (`FRESHRANK_CONNECTIONS__<NAME>`) gives."""
     capture: Literal["trigger", "cursor", "wal", "binlog"] = "trigger"
-    """Capture mode: how changes are found."""
+    """Capture mode: `trigger`, a table that row triggers write; `wal`, PostgreSQL's log; `binlog`,
+    that of MariaDB and MySQL; `cursor`, a column of each table that every write increases."""
     schema_name: Name = Field(default="public", alias="schema")
-    """Schema of the tables; on MariaDB and MySQL the database's name; SQLite has none."""
+    """Schema of the tables. On MariaDB and MySQL the name of the database; SQLite has none."""
     snapshot: Annotated[int, Field(ge=1)] = 1
-    """Where a log is read: raised by one, every table is taken anew, the way on after a lost log.
-    """
+    """Increase by one to take a fresh snapshot of every table, for example after the binlog was
+    purged. Only with `wal` and `binlog`."""
 
 
 class Cursor(Declared):
-    """How rows that changed are found without triggers or logs."""
+    """How changed rows are found without triggers or logs."""
 
     column: Name
-    """Set anew by every write: a time, or numbers from one sequence for the whole table."""
+    """Column that every write increases: a time, or a number from one sequence for the whole
+    table."""
     lag_s: Annotated[float, Field(ge=0)] | None = None
-    """Seconds behind the last time seen that are looked at again; 300 unless told."""
+    """Overlap in seconds: rows this far behind the last cursor are read again. Default 300. Only
+    with a column of times."""
     lag_n: Annotated[int, Field(ge=0)] | None = None
-    """The same for a column of numbers, in numbers; 10,000 unless told."""
+    """Overlap in numbers: rows this far behind the last cursor are read again. Default 10,000. Only
+    with a column of numbers."""
     deleted: Name | None = None
-    """A boolean that is true, or a time that is set, where a row counts as deleted."""
+    """Column that marks a deleted row: a boolean that is true, or a time that is not null."""
     reconcile: bool = False
-    """Compare all keys each time: finds rows that are gone, and rows that came too late."""
+    """Whether each extraction compares all keys, which finds rows that were deleted and rows that
+    were committed later than the overlap."""
 
     @property
     def lag(self) -> timedelta:
-        """How far a column of times is looked at again."""
+        """The overlap of a column of times."""
         return timedelta(seconds=300 if self.lag_s is None else self.lag_s)
 
     @property
     def lag_numbers(self) -> int:
-        """How far a column of numbers is looked at again."""
+        """The overlap of a column of numbers."""
         return 10_000 if self.lag_n is None else self.lag_n
 
 
@@ -56,21 +62,25 @@ class Table(Declared):
     """One captured table."""
 
     key: Annotated[list[Name], Field(min_length=1)]
-    """Columns that identify a row."""
+    """Columns that together identify a row."""
     columns: Annotated[dict[Name, str], Field(min_length=1)]
-    """Column → type, see `column_types`."""
+    """Column → type, for every column that is captured."""
     commit_time: Name | None = None
-    """A column that carries the commit time; without it the database's clock stamps a change."""
+    """Column with the time at which a row was committed. Without it the database's clock, its log
+    or the cursor gives the time."""
     personal: dict[Name, Literal["drop", "pseudonymise"]] = Field(default_factory=dict)
-    """Column → what replaces its values before anything is written: nothing, or a keyed hash."""
+    """Column → what happens to its values before anything is written: `drop`, or `pseudonymise` by
+    a keyed hash."""
     ignore: list[Name] = Field(default_factory=list)
-    """Columns of the source that are known and not taken."""
+    """Columns of the source that are not captured."""
     new_columns: Literal["refuse", "ignore", "take"] = "refuse"
-    """What happens to a column that the source has and that is neither declared nor ignored."""
+    """What happens to a column of the source that is neither declared nor ignored: `refuse`,
+    extraction stops; `ignore`, it is not captured; `take`, it is captured with the type that the
+    source gives."""
     source: Name | None = None
-    """The source that has it; needless where the shop has one."""
+    """Name of the source that has the table; required where the shop has several."""
     cursor: Cursor | None = None
-    """Required where the source declares `capture: cursor`."""
+    """How changed rows are found; required exactly where the source declares `capture: cursor`."""
     _taken: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")
