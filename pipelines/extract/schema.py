@@ -118,7 +118,7 @@ def compare(
             near = difflib.get_close_matches(name, set(found) - set(declared.columns), n=1)
             hint = f" (is it now {near[0]!r}?)" if near else ""
             how, way_out = "declared", f"mend `tables.{table}.columns` in {_file(shop)}"
-            if name in declared.taken:
+            if name in declared.auto_added:
                 how, way_out = "taken", f"list it under `ignore` in {_file(shop)}"
             faults.append(
                 f"{table}.{name} is {how}, but the table has no such column{hint}; {way_out} "
@@ -179,7 +179,7 @@ def inferred(column: SourceColumn, unfit: Callable[[str, SourceColumn], str]) ->
 
 
 def _how(name: str, declared: Table) -> str:
-    return "taken as" if name in declared.taken else "declared"
+    return "taken as" if name in declared.auto_added else "declared"
 
 
 def _unknown(name: str, declared: Table) -> bool:

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from pipelines.extract.lag import CommitTimes
 from pipelines.extract.modes import as_found, mode
 from pipelines.extract.source import ChangeSource, Position, Taken, change_schema
-from pipelines.shared.columns import COMMITTED_AT, DELETE, EXPIRED, INSERT, OP, TAKEN, UPDATE
+from pipelines.shared.columns import AUTO_ADDED, COMMITTED_AT, DELETE, EXPIRED, INSERT, OP, UPDATE
 from pipelines.shared.declaration import Table
 from pipelines.shared.errors import (
     CaptureMissing,
@@ -123,7 +123,7 @@ def _opened(run: Run, table: str, *, ask: bool) -> tuple[Run, ChangeSource]:
 
 def taken(last: Iterable[Manifest]) -> dict[str, dict[str, str]]:
     """Table → column → type of the columns that were taken undeclared, by last manifests."""
-    return {each.subject: each.details.get(TAKEN, {}) for each in last}
+    return {each.subject: each.details.get(AUTO_ADDED, {}) for each in last}
 
 
 def clock(run: Run) -> datetime:
@@ -218,7 +218,7 @@ class _Step:
                 done,
                 content_hash=written.hash.hexdigest(),
                 details=kept | {"bytes": written.bytes, "columns": written.schema.names}
-                | ({TAKEN: self.declared.taken} if self.declared.taken else {}),
+                | ({AUTO_ADDED: self.declared.auto_added} if self.declared.auto_added else {}),
             )  # fmt: skip
             self.run.ledger.record(made, held)
             return made
@@ -246,7 +246,7 @@ class _Step:
             details=written.details
             | {"columns": taken.schema.names, "lag_s": lag, "source": source}
             | ({"migrated": migrated} if migrated else {})
-            | ({TAKEN: self.declared.taken} if self.declared.taken else {}),
+            | ({AUTO_ADDED: self.declared.auto_added} if self.declared.auto_added else {}),
             seconds=round(time.monotonic() - began, 3),
         )  # fmt: skip
 
@@ -275,7 +275,7 @@ class _Step:
         then, now = before[-1].details["columns"], change_schema(self.declared).names
         came = {
             name: {
-                "how": "taken" if name in self.declared.taken else "declared",
+                "how": "taken" if name in self.declared.auto_added else "declared",
                 "type": self.declared.columns[name],
             }
             for name in now

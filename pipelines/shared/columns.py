@@ -5,7 +5,7 @@ Tables of the lake, all partitioned by `interval_start`:
 | name | grain | content |
 |---|---|---|
 | `changes/<table>` | change | the row, `_op`, `_committed_at`, `_position`, `_transaction` |
-| `taken/<table>` | key | what capture by cursor has taken; plain Parquet files, not partitioned |
+| `taken/<table>` | key | the index of keys of capture by cursor; plain Parquet, not partitioned |
 | `valid/<table>` | change | the same, sound rows only |
 | `quarantine/<table>` | change | the same and `_reasons` |
 | `state/events` | event version | normalised events, the last version of a key stands |
@@ -40,8 +40,8 @@ DELETE: Final = "delete"
 EXPIRED: Final = "expired"
 """In a manifest's details: which of its lake tables the declared retention has emptied."""
 
-TAKEN: Final = "taken"
-"""In a manifest's details: columns that `new_columns: take` took, with their types."""
+AUTO_ADDED: Final = "taken"
+"""In a manifest's details: the undeclared columns that `new_columns: take` captured, and types."""
 
 GROUP: Final = "group_id"
 SHOPPER: Final = "shopper_id"

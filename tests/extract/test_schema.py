@@ -74,7 +74,7 @@ def test_a_new_column_may_be_taken_with_its_type_on_record(shop: Goods) -> None:
     with history.rows_at(installation, "goods", shop.ends[-1]) as rows:
         assert rows.read_all()["extra"].to_pylist() == [None, None, 3, 4]
     redeclare(shop, {"name": "string", "amount": "int32", "extra": kind}, new_columns="take")
-    assert shop.shop.with_columns({"goods": {"extra": "string"}}).tables["goods"].taken == {}
+    assert shop.shop.with_columns({"goods": {"extra": "string"}}).tables["goods"].auto_added == {}
     redeclare(shop, new_columns="take")
     _a_taken_column_that_goes_is_named(shop)
 

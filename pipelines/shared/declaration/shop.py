@@ -29,9 +29,9 @@ class Shop(Declared):
     tables: Annotated[dict[Name, Table], Field(min_length=1)]
     """Table name in the database → what is captured of it."""
     shopper: Shopper
-    """The table of shoppers."""
+    """Where the shoppers are."""
     item: Item
-    """The table of items."""
+    """Where the items are."""
     events: Annotated[list[Event], Field(min_length=1)]
     """The kinds of events that shoppers cause on items."""
     periods: list[Periods] = Field(default_factory=list)
@@ -39,13 +39,13 @@ class Shop(Declared):
     surfaces: Annotated[list[Surface], Field(min_length=1, max_length=1)]
     """Where items are ranked for a shopper; exactly one."""
     interval: Every
-    """The interval grid of the shop."""
+    """The grid of intervals that runs work on."""
     features: Features = Features()
-    """What is computed from the shop's data."""
+    """Which features and candidates are computed."""
     learning: Learning = Learning()
-    """How challengers are trained, and from what."""
+    """How challengers are trained."""
     gate: Gate = Gate()
-    """When a challenger is promoted."""
+    """What a challenger must prove to be promoted."""
     retention: Retention = Retention()
     """How many days data is kept."""
     _footprint: str = PrivateAttr("")

@@ -81,7 +81,7 @@ class Table(Declared):
     """Name of the source that has the table; required where the shop has several."""
     cursor: Cursor | None = None
     """How changed rows are found; required exactly where the source declares `capture: cursor`."""
-    _taken: dict[str, str] = PrivateAttr(default_factory=dict)
+    _auto_added: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")
     def _columns_exist(self) -> Self:
@@ -137,19 +137,19 @@ class Table(Declared):
 
         Those that are declared or ignored by now stay as the declaration has them.
         """
-        taken = {
+        added = {
             name: kind
             for name, kind in further.items()
             if name not in self.columns and name not in self.ignore
         }
-        table = self.model_copy(update={"columns": {**self.columns, **taken}})
-        table._taken = {**self._taken, **taken}
+        table = self.model_copy(update={"columns": {**self.columns, **added}})
+        table._auto_added = {**self._auto_added, **added}
         return table
 
     @property
-    def taken(self) -> dict[str, str]:
-        """Those of the columns that nobody declared."""
-        return dict(self._taken)
+    def auto_added(self) -> dict[str, str]:
+        """The columns, name → type, that were captured without being declared."""
+        return dict(self._auto_added)
 
     def stored_columns(self) -> dict[str, pa.DataType]:
         """The columns that reach the lake: declared ones less the dropped, in order.
