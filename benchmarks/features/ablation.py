@@ -16,7 +16,7 @@ from rich.table import Table
 
 from pipelines.evaluate import holdouts, metrics
 from pipelines.features import assemble, catalogue
-from pipelines.features.engines.base import engine
+from pipelines.features.engines import engine
 from pipelines.features.state.storage import Layout
 from pipelines.shared import columns
 from pipelines.shared.declaration import CandidateSource

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.features import fold
-from pipelines.features.engines.base import engine
+from pipelines.features.engines import engine
 from pipelines.features.groups.generated import LOOKBACK_STEPS
 from pipelines.features.state.events import micros
 from pipelines.features.state.storage import Layout

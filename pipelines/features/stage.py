@@ -12,7 +12,7 @@ import pyarrow as pa
 from pipelines.features import assemble as rows
 from pipelines.features import catalogue
 from pipelines.features import fold as steps
-from pipelines.features.engines.base import engine
+from pipelines.features.engines import engine
 from pipelines.features.state import storage
 from pipelines.features.state.events import micros
 from pipelines.features.state.storage import Layout

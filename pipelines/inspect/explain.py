@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from pipelines.features import assemble, catalogue
 from pipelines.features.catalogue import Feature
-from pipelines.features.engines.base import Engine, Table, attach, engine
+from pipelines.features.engines import engine
+from pipelines.features.engines.base import Engine, Table, attach
 from pipelines.features.state import storage
 from pipelines.features.state.events import micros
 from pipelines.features.state.storage import Layout

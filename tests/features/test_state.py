@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from benchmarks.validated_lake import ValidatedLake
 from pipelines.features.catalogue import catalogue
-from pipelines.features.engines.base import Engine, engine
+from pipelines.features.engines import engine
+from pipelines.features.engines.base import Engine
 from pipelines.features.state import entities
 from pipelines.features.state.events import joined_key, lines, normalise, plausible, standing
 from pipelines.features.state.storage import Layout

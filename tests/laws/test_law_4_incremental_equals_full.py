@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from benchmarks.validated_lake import FIRST, ValidatedLake, log_of, of_step
 from pipelines.features import assemble, catalogue, counters, fold
-from pipelines.features.engines.base import engine
+from pipelines.features.engines import engine
 from pipelines.features.state import events, storage
 from pipelines.features.state.storage import Layout
 from pipelines.shared import columns

@@ -1,13 +1,11 @@
-"""Where Ibis expressions run, with bounded memory, Arrow in and Arrow out: DuckDB or Spark."""
+"""The port of an engine, and what is the same on every engine: joins, ranks, Arrow schemas."""
 
 from __future__ import annotations
 
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import ibis
@@ -15,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.shared.columns import ITEM
-from pipelines.shared.settings import Settings
 
 Table = Any
 """An Ibis table expression."""
@@ -78,76 +75,6 @@ class Engine(ABC):
         name = f"rows_{self._serial}"  # Ibis names parts of a query t1, t2 …
         self._names.append(name)
         return name
-
-
-class DuckDB(Engine):
-    """One DuckDB connection.
-
-    Args:
-        settings: threads and memory limit.
-        spill: folder for what does not fit into memory.
-    """
-
-    def __init__(self, settings: Settings, spill: Path) -> None:
-        super().__init__(settings.threads)
-        self._ibis = ibis.duckdb.connect(
-            threads=settings.threads,
-            memory_limit=settings.memory_limit,
-            temp_directory=str(spill),
-            preserve_insertion_order=False,
-        )
-        self._kept: set[str] = set()
-
-    def load(self, rows: pa.Table) -> Table:
-        """Without a copy."""
-        name = self._name()
-        self._ibis.con.register(name, without_times(rows))
-        return self._ibis.table(name)
-
-    def keep(self, expression: Table) -> Table:
-        """As a temporary table, which spills."""
-        name = self._name()
-        self._kept.add(name)
-        return self._ibis.create_table(name, expression, temp=True)
-
-    def close(self) -> None:
-        """Let go of the connection."""
-        self._ibis.disconnect()
-
-    def _collect(self, expression: Table) -> pa.Table:
-        found: pa.Table = self._ibis.to_pyarrow(expression)
-        return found
-
-    def _forget(self, name: str) -> None:
-        if name in self._kept:
-            self._ibis.con.execute(f"DROP TABLE IF EXISTS {name}")
-        else:
-            self._ibis.con.unregister(name)
-
-
-@contextmanager
-def engine(settings: Settings) -> Iterator[Engine]:
-    """The engine of the settings with a spill folder of its own, both gone afterwards.
-
-    Raises:
-        SettingsError: the engine is not installed, or does not start.
-    """
-    if settings.spill is not None:
-        settings.spill.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="freshrank-", dir=settings.spill) as spill:
-        opened = _opened(settings, Path(spill))
-        try:
-            yield opened
-        finally:
-            opened.close()
-
-
-def _opened(settings: Settings, spill: Path) -> Engine:
-    if settings.engine == "duckdb":
-        return DuckDB(settings, spill)
-    from pipelines.features.engines.spark import Spark
-
-    return Spark(settings, spill)
 
 
 def ordered(rows: pa.Table, keys: Sequence[str], threads: int) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Spark as an engine, for shops whose logs outgrow one machine. Imported only when it is used."""
+"""Spark as an engine, for shops whose logs outgrow one machine; pyspark is imported on opening."""
 
 from __future__ import annotations
 

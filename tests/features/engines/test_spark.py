@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.validated_lake import ValidatedLake, of_step, real_log
 from pipelines import features
-from pipelines.features.engines.base import engine
+from pipelines.features.engines import engine
 from pipelines.features.engines.spark import mebibytes
 from pipelines.shared import columns
 from pipelines.shared.errors import SettingsError
