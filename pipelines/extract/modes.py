@@ -1,21 +1,26 @@
-"""The ways to capture changes, by the name that a shop declares them with."""
+"""The registry of capture modes: one for each way to capture and kind of database."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
+from typing import Any
+
+import sqlalchemy as sa
 
 from pipelines.extract import schema
 from pipelines.extract.schema import SourceColumn
 from pipelines.extract.source import ChangeSource, Position
 from pipelines.shared.declaration import Shop
+from pipelines.shared.errors import SettingsError
 from pipelines.shared.settings import Settings
 
 
 @dataclass(frozen=True)
 class Mode:
-    """What a way of capturing changes has to offer.
+    """What a capture mode has to offer in one kind of database.
 
     The shop is always a `Shop.part`, the URL that of its source's database.
     """
@@ -41,47 +46,115 @@ class Mode:
     where changes are not kept in the shop's tables."""
     columns: Callable[[str, Shop], dict[str, dict[str, SourceColumn]]] = field(kw_only=True)
     """The columns that each table has."""
-    unfit: Callable[[str, SourceColumn], str] = field(
-        default=schema.unfit_in_postgres, kw_only=True
-    )
-    """Why values of a column may not fit a declared type; see `drift.compare`."""
+    unfit: Callable[[str, SourceColumn], str] = field(kw_only=True)
+    """Why values of a column may not fit a declared type; see `schema.compare`."""
+
+
+def _trigger_in_postgres() -> Mode:
+    from pipelines.extract.trigger.postgres import install, source
+
+    return Mode(
+        source.TriggerSource, install.install, install.remove, install.check,
+        pending=source.pending, prune=source.prune,
+        columns=schema.tables_of, unfit=schema.unfit_in_postgres,
+    )  # fmt: skip
+
+
+def _trigger_in_mysql() -> Mode:
+    from pipelines.extract.databases.mysql import catalogue, types
+    from pipelines.extract.trigger.numbered.mariadb import install, session
+
+    return _numbered(session, install, catalogue.tables_of, types.unfit)
+
+
+def _trigger_in_sqlite() -> Mode:
+    from pipelines.extract.cursor.check import tables_of
+    from pipelines.extract.trigger.numbered.sqlite import install, session
+
+    return _numbered(session, install, tables_of, schema.unfit_in_postgres)
+
+
+def _numbered(session: Any, install: Any, columns: Any, unfit: Any) -> Mode:
+    from pipelines.extract.trigger.numbered import source
+
+    return Mode(
+        partial(source.LogSource, opened=session.opened), install.install, install.remove,
+        partial(source.check, opened=session.opened),
+        pending=partial(source.pending, opened=session.opened),
+        prune=partial(source.prune, opened=session.writing),
+        columns=columns, unfit=unfit,
+    )  # fmt: skip
+
+
+def _wal() -> Mode:
+    from pipelines.extract.wal import install, source
+
+    return Mode(
+        source.WalSource, install.install, install.remove, install.check, install.release,
+        pending_bytes=source.pending_bytes,
+        columns=schema.tables_of, unfit=schema.unfit_in_postgres,
+    )  # fmt: skip
+
+
+def _binlog() -> Mode:
+    from pipelines.extract.binlog import install, source
+    from pipelines.extract.databases.mysql import catalogue, types
+
+    return Mode(
+        source.BinlogSource, install.install, install.remove, install.check,
+        pending_bytes=install.pending_bytes, columns=catalogue.tables_of, unfit=types.unfit,
+    )  # fmt: skip
+
+
+def _cursor() -> Mode:
+    from pipelines.extract.cursor import check, source
+
+    return Mode(
+        source.CursorSource, check.install, check.remove, check.check, pending=source.pending,
+        columns=check.tables_of, unfit=schema.unfit_in_postgres,
+    )  # fmt: skip
+
+
+_MODES: dict[tuple[str, str], Callable[[], Mode]] = {
+    ("trigger", "postgresql"): _trigger_in_postgres,
+    ("trigger", "mysql"): _trigger_in_mysql,
+    ("trigger", "mariadb"): _trigger_in_mysql,
+    ("trigger", "sqlite"): _trigger_in_sqlite,
+    ("wal", "postgresql"): _wal,
+    ("binlog", "mysql"): _binlog,
+    ("binlog", "mariadb"): _binlog,
+}
+"""By capture and dialect. Each imports its database's driver only when it is called.
+
+`cursor` is not among them: it reads whatever SQLAlchemy has a dialect for.
+"""
+_URLS = {
+    "postgresql": "postgresql+psycopg://",
+    "mysql": "mysql+pymysql://",
+    "sqlite": "sqlite:///",
+}
 
 
 def mode(url: str, shop: Shop) -> Mode:
-    """The way in which a part's changes are captured; its driver is imported only here."""
-    if shop.source.capture == "binlog":
-        from pipelines.extract.binlog import install as binlog
-        from pipelines.extract.binlog.source import BinlogSource
-        from pipelines.extract.databases.mysql import catalogue, types
+    """The capture mode of a source.
 
-        return Mode(
-            BinlogSource, binlog.install, binlog.remove, binlog.check,
-            pending_bytes=binlog.pending_bytes,
-            columns=catalogue.tables_of, unfit=types.unfit,
-        )  # fmt: skip
-    if shop.source.capture == "cursor":
-        from pipelines.extract.cursor import check as cursor_check
-        from pipelines.extract.cursor import source as cursor
-
-        return Mode(
-            cursor.CursorSource, cursor_check.install, cursor_check.remove, cursor_check.check,
-            pending=cursor.pending, columns=cursor_check.tables_of,
-        )  # fmt: skip
-    if shop.source.capture == "wal":
-        from pipelines.extract.wal import install as slots
-        from pipelines.extract.wal import source as wal
-
-        return Mode(
-            wal.WalSource, slots.install, slots.remove, slots.check, slots.release,
-            pending_bytes=wal.pending_bytes, columns=schema.tables_of,
-        )  # fmt: skip
-    from pipelines.extract import triggers
-
-    return Mode(
-        triggers.source, triggers.install, triggers.remove, triggers.check,
-        pending=triggers.pending, prune=triggers.prune,
-        columns=triggers.tables_of, unfit=triggers.unfit(url),
-    )  # fmt: skip
+    Raises:
+        SettingsError: its capture does not know databases of the URL's kind.
+    """
+    capture = shop.source.capture
+    if capture == "cursor":
+        return _cursor()
+    try:
+        dialect = sa.make_url(url).get_backend_name()
+    except sa.exc.ArgumentError:
+        dialect = ""
+    if (capture, dialect) not in _MODES:
+        urls = [begin for kind, begin in _URLS.items() if (capture, kind) in _MODES]
+        raise SettingsError(
+            f"`capture: {capture}` knows no database {dialect!r}; give the connection a URL that "
+            f"begins with {' or '.join(urls)}"
+        )
+    return _MODES[capture, dialect]()
 
 
 def as_found(url: str, shop: Shop, known: Mapping[str, Mapping[str, str]] | None = None) -> Shop:

@@ -11,10 +11,10 @@ import pytest
 import sqlalchemy as sa
 
 from pipelines import extract
+from pipelines.extract.modes import mode
 from pipelines.extract.source import Position
 from pipelines.extract.trigger.numbered.sql import LogNames
 from pipelines.extract.trigger.postgres.sql import Capture
-from pipelines.extract.triggers import prune
 from pipelines.shared.columns import POSITION
 from pipelines.shared.errors import CaptureMissing, SourceMovedOn
 from pipelines.shared.intervals import Interval
@@ -51,6 +51,8 @@ def log(corner: Corner) -> list[tuple[Any, ...]]:
 
 
 def pruned(corner: Corner, **positions: Position) -> dict[str, int]:
+    prune = mode(corner.url, corner.shop).prune
+    assert prune is not None
     return prune(corner.url, corner.shop, positions)
 
 

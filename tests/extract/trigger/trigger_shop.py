@@ -14,7 +14,7 @@ import pyarrow as pa
 from sqlalchemy import make_url
 
 from pipelines import extract
-from pipelines.extract import triggers
+from pipelines.extract.modes import mode
 from pipelines.extract.source import Position
 from pipelines.extract.trigger.numbered.sql import microseconds
 from pipelines.shared.declaration import Shop
@@ -82,7 +82,7 @@ class TriggerShop:
         return extract.install(self.url, self.shop, at)
 
     def source(self) -> Any:
-        return triggers.source(self.url, self.shop, settings_for(Path(), self.url))
+        return mode(self.url, self.shop).source(self.url, self.shop, settings_for(Path(), self.url))
 
     def take(
         self,

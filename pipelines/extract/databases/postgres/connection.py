@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 
-from pipelines.shared.errors import CaptureMissing, SettingsError, SourceUnavailable
+from pipelines.shared.errors import CaptureMissing, SourceUnavailable
 
 OLDEST = 130000
 """PostgreSQL 13 brought `xid8` and `pg_current_snapshot`."""
@@ -30,23 +30,11 @@ def connect(url: str, capture: str = "trigger", oldest: int = OLDEST) -> Iterato
         oldest: version of the server that this takes, e.g. 130000.
 
     Raises:
-        SettingsError: the URL is not one of PostgreSQL.
         SourceUnavailable: the database cannot be reached, or a lock was not given in time.
         CaptureMissing: the database is too old, or the account lacks a right.
     """
-    try:
-        address = sa.make_url(url)
-    except sa.exc.ArgumentError:
-        raise SettingsError(
-            "the connection's URL cannot be read; write it as "
-            "postgresql+psycopg://user:password@host:5432/database"
-        ) from None
+    address = sa.make_url(url)
     where = address.set(query={}).render_as_string(hide_password=True)
-    if address.get_backend_name() != "postgresql":
-        raise SettingsError(
-            f"{where} is not a PostgreSQL database, but the shop declares `capture: {capture}`; "
-            "give the connection a URL that begins with postgresql+psycopg://"
-        )
     plain = address.set(drivername="postgresql").render_as_string(hide_password=False)
     try:
         with psycopg.connect(plain, connect_timeout=10, options=_SESSION) as connection:

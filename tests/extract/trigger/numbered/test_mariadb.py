@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipelines import extract
-from pipelines.extract import triggers
+from pipelines.extract.modes import mode
 from pipelines.shared.errors import CaptureMissing
 from pipelines.shared.intervals import utc
 from tests.extract import mariadb_server
@@ -183,7 +183,7 @@ def test_the_documented_rights_are_enough(web: TriggerShop, mariadb: MariadbServ
     try:
         url = mariadb.url(schema, "reader", "r")
         position: Any = {"open": [[1, 1]], "high": 1, "low": 0, "log": "", "end": "2017-01-09"}
-        source = triggers.source(url, web.shop, web.source()._settings)
+        source = mode(url, web.shop).source(url, web.shop, web.source()._settings)
         with pytest.raises(CaptureMissing, match="both need PROCESS"):
             source.check("articles")
         mariadb.execute(f"GRANT PROCESS ON *.* TO {reader}")
