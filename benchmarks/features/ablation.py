@@ -26,8 +26,8 @@ from pipelines.train import plan, strategies
 from pipelines.train.data import groups
 from pipelines.train.data.examples import Examples
 from pipelines.train.data.groups import Catalogue
+from pipelines.train.material import Material
 from pipelines.train.models import boosting
-from pipelines.train.strategies import Material, Rules
 
 WHOLE: Final = "all"
 say = Console(stderr=True, highlight=False)
@@ -56,9 +56,7 @@ def families(runs: Sequence[Run]) -> dict[str, float]:
     }
     window = plan.window(runs[0], steps)
     read = groups.load(runs[0], groups.select(runs[0], window, None, plan.cut(runs[0])), every)
-    models = {
-        family: _trained(runs[0], read, every, names, family) for family, names in kept.items()
-    }
+    models = {family: _trained(runs[0], read, names, family) for family, names in kept.items()}
     found: dict[str, list[float]] = {family: [] for family in models}
     for run in runs:
         cut = run.interval.end - timedelta(days=run.shop.learning.holdout_days)
@@ -71,15 +69,11 @@ def families(runs: Sequence[Run]) -> dict[str, float]:
     return {family: statistics.mean(values) for family, values in found.items()}
 
 
-def _trained(
-    run: Run, read: Examples, every: Catalogue, names: tuple[str, ...], family: str
-) -> str:
+def _trained(run: Run, read: Examples, names: tuple[str, ...], family: str) -> str:
     """The text of a first model on these features alone."""
     say.print(f"learns without {family}" if family != WHOLE else "learns from all features")
-    categorical = tuple(name for name in every.categorical if name in names)
-    rules = Rules(categorical, run.shop.learning, run.shop.gate, run.settings.threads)
     fewer = replace(read, features=read.features.select(names))
-    return strategies.fresh(Material(rules, fewer)).text
+    return strategies.fresh(Material.of(run, fewer)).text
 
 
 def sources(weeks: Sequence[tuple[Run, pd.DataFrame]]) -> dict[str, dict[str, float]]:

@@ -23,14 +23,18 @@ from pipelines.shared import columns as c
 from pipelines.shared.intervals import Interval
 from pipelines.shared.models import booster
 from pipelines.shared.run import Run
-from pipelines.train import drift, plan, policy, preselection, strategies
+from pipelines.train import drift, policy, preselection, strategies
 from pipelines.train.data import groups, replay
 from pipelines.train.data.examples import Examples, joined
 from pipelines.train.data.groups import Catalogue, Selection
 from pipelines.train.drift import Health
+from pipelines.train.history import History, TrainingCost
+from pipelines.train.material import Material
 from pipelines.train.models import boosting, trees
-from pipelines.train.policy import Situation, Spent
-from pipelines.train.strategies import STRATEGIES, Material, Rules
+from pipelines.train.policy import PolicyState
+from pipelines.train.strategies import STRATEGIES
+from pipelines.train.trainers import local
+from pipelines.train.trainers.job import Job
 
 WINDOW_WEEKS: Final = 8
 BASELINE: Final = "own frequency"
@@ -53,14 +57,6 @@ class Weeks:
     run: Run
     catalogue: Catalogue
     _read: dict[int, Examples] = field(default_factory=dict)
-
-    @property
-    def rules(self) -> Rules:
-        """What every contender keeps to."""
-        shop = self.run.shop
-        return Rules(
-            self.catalogue.categorical, shop.learning, shop.gate, self.run.settings.threads
-        )
 
     def interval(self, week: int) -> Interval:
         """The interval of a week."""
@@ -131,9 +127,7 @@ class State:
     """A contender between two weeks."""
 
     model: str | None = None
-    healths: list[Health] = field(default_factory=list)
-    spent: list[Spent] = field(default_factory=list)
-    since_compaction: int = 0
+    history: History = field(default_factory=History)
     said: str = ""
     behind: float | None = None
     """See `drift.behind`; of the week that was learned last."""
@@ -144,69 +138,63 @@ Learn = Callable[[Weeks, State, int], str | None]
 
 
 def _first(weeks: Weeks, week: int) -> str:
-    return strategies.fresh(Material(weeks.rules, weeks.learn(0, week))).text
+    return strategies.fresh(Material.of(weeks.run, weeks.learn(0, week))).text
 
 
 def _continuing(name: str, **learning: Any) -> Learn:
     def learn(weeks: Weeks, state: State, week: int) -> str:
-        changed = weeks.run.shop.learning.model_copy(update=learning)
-        return STRATEGIES[name].grow(_material(weeks, state, week, name, changed)).text
+        material = _material(weeks, state, week)
+        changed = material.learning.model_copy(update=learning)
+        return STRATEGIES[name](replace(material, learning=changed)).text
 
     return learn
 
 
-def _material(weeks: Weeks, state: State, week: int, name: str, learning: Any = None) -> Material:
-    learns = STRATEGIES[name].learns
-    rules = weeks.rules if learning is None else replace(weeks.rules, learning=learning)
-    rule = rules.learning
-    oldest = max(0, week - rule.window_intervals)
-    new = weeks.learn(oldest if learns == "window" else week - 1, week)
-    past = None
-    if learns == "replay":
+def _material(weeks: Weeks, state: State, week: int) -> Material:
+    learning, new = weeks.run.shop.learning, weeks.learn(week - 1, week)
+    oldest = max(0, week - learning.window_intervals)
+
+    def past() -> Examples:
         sample = replay.sample(
-            weeks.selection(oldest, week - 1), round(rule.replay_ratio * new.groups),
-            weeks.interval(week).start, rule.replay_half_life * timedelta(days=7), rule.seed,
+            weeks.selection(oldest, week - 1), round(learning.replay_ratio * new.groups),
+            weeks.interval(week).start, learning.replay_half_life * timedelta(days=7),
+            learning.seed,
         )  # fmt: skip
-        past = weeks.drawn(sample)
-    return Material(rules, new, state.model, past)
+        return weeks.drawn(sample)
+
+    return Material.of(
+        weeks.run, new, state.model, window=lambda: weeks.learn(oldest, week), past=past
+    )
 
 
 def _naive(weeks: Weeks, state: State, week: int) -> str:
     """Five trees a week at the rate of a first model, without more thought."""
-    rules = weeks.rules
-    new = weeks.learn(week - 1, week)
-    params = rules.parameters(new)
-    return rules.trainer.grow(new, rules.categorical, params, state.model, 5, rules.say)
+    material = _material(weeks, state, week)
+    return local.train(Job(material.new, material.params(material.new), 5, state.model))
 
 
 def _policy(weeks: Weeks, state: State, week: int) -> str:
     learning, gate = weeks.run.shop.learning, weeks.run.shop.gate
     parent = state.model or ""
-    new = weeks.learn(week - 1, week)
-    leaves = boosting.fallen_into(parent, new.features, weeks.run.settings.threads)
-    health = drift.measure(new, boosting.scores_of(parent, leaves))
+    material = _material(weeks, state, week)
+    scores = boosting.scores_from_leaves(parent, material.leaves)
+    health = drift.measure(material.new, scores)
     every = weeks.selection(0, week).groups
     window = weeks.selection(max(0, week - learning.window_intervals), week).groups
-    state.behind = drift.behind(health, state.healths)
-    known = trees.count(parent)
-    situation = Situation(
-        learning, gate, None, known, len(parent) / 1e6, 0.0, 1,
-        state.behind,
-        drift.since_alarm([*state.healths, health], learning.drift_alarm, policy.reach(learning)),
-        new.groups, window, every, state.spent,
-        state.since_compaction,
+    history = state.history
+    state.behind = drift.behind(health, history.healths)
+    healths = (*history.healths, health)
+    policy_state = PolicyState(
+        learning, gate, None, trees.count(parent), len(parent) / 1e6, 0.0, 1, state.behind,
+        drift.since_alarm(healths, learning.drift_alarm, policy.reach(learning)),
+        material.new.groups, window, every, history,
     )  # fmt: skip
-    chosen = policy.choose(situation)
-
-    def material(name: str) -> Material:
-        return replace(_material(weeks, state, week, name), leaves=leaves)
-
-    made = preselection.best(chosen.names, material)
-    state.healths.append(health)
-    state.spent.append(policy.spent(chosen.names, situation))
-    state.since_compaction = 0 if made.name in plan.ANEW else state.since_compaction + 1
-    state.said = made.name
-    return made.grown.text
+    choice = policy.choose(policy_state)
+    name, _ = preselection.best(choice.names, material)
+    model = STRATEGIES[name](material)
+    state.history = history.after([name], health, policy.cost(choice.names, policy_state))
+    state.said = name
+    return model.text
 
 
 CONTENDERS: Final[dict[str, Learn]] = {
@@ -218,7 +206,9 @@ CONTENDERS: Final[dict[str, Learn]] = {
     "replay_boost": _continuing("replay_boost"),
     "policy": _policy,
     "8-week window": lambda weeks, state, week: (
-        strategies.fresh(Material(weeks.rules, weeks.learn(max(0, week - WINDOW_WEEKS), week))).text
+        strategies.fresh(
+            Material.of(weeks.run, weeks.learn(max(0, week - WINDOW_WEEKS), week))
+        ).text
     ),
     "full retrain": lambda weeks, state, week: _first(weeks, week),
 }
@@ -294,9 +284,9 @@ def _record(
     plain = {
         "week": found.__dict__,
         "state": {
-            "healths": [each.as_dict() for each in state.healths],
-            "spent": [each.__dict__ for each in state.spent],
-            "since_compaction": state.since_compaction,
+            "healths": [each.as_dict() for each in state.history.healths],
+            "spent": [each.__dict__ for each in state.history.costs],
+            "since_compaction": state.history.runs_since_new_model,
         },
     }
     _whole(folder / f"{week}.json", json.dumps(plain))
@@ -304,12 +294,12 @@ def _record(
 
 
 def _state(told: dict[str, Any], text: Path) -> State:
-    return State(
-        text.read_text(encoding="utf-8") or None,
-        [Health.of(each) for each in told["healths"]],
-        [Spent(**each) for each in told["spent"]],
+    history = History(
+        tuple(Health.of(each) for each in told["healths"]),
+        tuple(TrainingCost(**each) for each in told["spent"]),
         told["since_compaction"],
     )
+    return State(text.read_text(encoding="utf-8") or None, history)
 
 
 _HELD: dict[tuple[str, int, int], Held] = {}

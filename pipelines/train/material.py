@@ -1,99 +1,62 @@
-"""What a run learns from: each part is read from the lake when a strategy asks for it."""
+"""What a strategy learns from."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
-from pipelines.shared.ledger import Manifest
+from pipelines.shared.declaration import Gate, Learning
 from pipelines.shared.run import Run
-from pipelines.train import plan
-from pipelines.train.data import groups, replay
 from pipelines.train.data.examples import Examples
-from pipelines.train.data.groups import Catalogue, Selection
-from pipelines.train.models import boosting
-from pipelines.train.models.boosting import Leaves, Say
-from pipelines.train.plan import Parent
-from pipelines.train.strategies import STRATEGIES, Material, Rules
-from pipelines.train.trainers.local import Local, Trainer
-from pipelines.train.trainers.ray import OnRay
+from pipelines.train.models import boosting, parameters
+from pipelines.train.models.boosting import Leaves
+from pipelines.train.trainers.job import Progress, silent
 
 
 @dataclass(frozen=True)
-class Data:
-    """One run's groups, features and parent."""
+class Material:
+    """A parent, groups and the shop's rules; what only some strategies ask for is read then."""
 
-    run: Run
-    catalogue: Catalogue
-    codes: dict[str, dict[str, int]]
-    steps: list[Manifest]
-    parent: Parent | None
-    selection: Selection
-    """The new groups."""
-    say: Say
+    learning: Learning
+    gate: Gate
+    threads: int
+    new: Examples
+    """Groups that the parent has not learned; all groups of a first model."""
+    parent: str | None = None
+    """The parent's model text."""
+    span: int = 1
+    """How many intervals the new groups cover."""
+    window: Callable[[], Examples] | None = None
+    """Reads the bounded window that a new model learns; None where it is the new groups."""
+    past: Callable[[], Examples] | None = None
+    """Reads a sample of the groups that the parent has learned."""
+    progress: Progress = silent
 
-    @cached_property
-    def rules(self) -> Rules:
-        """What every strategy keeps to."""
-        shop, settings = self.run.shop, self.run.settings
-        return Rules(
-            self.catalogue.categorical, shop.learning, shop.gate, settings.threads,
-            _trainer(self.run), self.say,
-        )  # fmt: skip
-
-    @cached_property
-    def new(self) -> Examples:
-        """The new groups."""
-        return groups.load(self.run, self.selection, self.catalogue)
-
-    @cached_property
-    def window(self) -> Selection:
-        """The bounded window of a first or compacted model, the new groups among its own."""
-        return groups.select(self.run, plan.window(self.run, self.steps), None, plan.cut(self.run))
-
-    @cached_property
-    def past(self) -> Selection:
-        """The replay sample: of what the parent may have learned."""
-        learning, until = self.run.shop.learning, plan.cut(self.run)
-        since = self.parent.version.trained_through if self.parent else until
-        window = groups.select(self.run, plan.window(self.run, self.steps), None, since)
-        return replay.sample(
-            window,
-            round(learning.replay_ratio * self.new.groups),
-            until,
-            learning.replay_half_life * self.run.shop.grid.step,
-            learning.seed,
-        )
+    @classmethod
+    def of(cls, run: Run, new: Examples, parent: str | None = None, **others: Any) -> Material:
+        """Material under the rules of a run's shop."""
+        shop = run.shop
+        return cls(shop.learning, shop.gate, run.settings.threads, new, parent, **others)
 
     @cached_property
     def leaves(self) -> Leaves:
         """The parent's leaves that the new rows fall into."""
+        return boosting.leaves(self.require_parent(), self.new.features, self.threads)
+
+    def params(self, examples: Examples, **changed: Any) -> dict[str, Any]:
+        """LightGBM's parameters for some examples, with some of them changed."""
+        names = examples.features.column_names
+        own = parameters.parameters(self.learning, names, examples.rows, self.threads)
+        return own | changed
+
+    def require_parent(self) -> str:
+        """The parent's model text.
+
+        Raises:
+            ValueError: there is none.
+        """
         if self.parent is None:
-            raise ValueError("without a parent there are no leaves to fall into")
-        return boosting.fallen_into(self.parent.text, self.new.features, self.run.settings.threads)
-
-    @property
-    def span(self) -> int:
-        """How many intervals the new groups cover."""
-        if self.parent is None:
-            return 1
-        covered = plan.cut(self.run) - self.parent.version.trained_through
-        return max(1, round(covered / self.run.shop.grid.step))
-
-    def material(self, name: str) -> Material:
-        """What a strategy learns from."""
-        learns = STRATEGIES[name].learns
-        whole = learns == "window" and self.parent is not None
-        return Material(
-            self.rules,
-            groups.load(self.run, self.window, self.catalogue) if whole else self.new,
-            self.parent.text if self.parent else None,
-            groups.load(self.run, self.past, self.catalogue) if learns == "replay" else None,
-            self.span,
-            self.leaves if learns == "new" and self.parent else None,
-        )
-
-
-def _trainer(run: Run) -> Trainer:
-    learning = run.shop.learning
-    return OnRay(learning.workers) if learning.trainer == "ray" else Local()
+            raise ValueError("this strategy continues a parent, and there is none")
+        return self.parent

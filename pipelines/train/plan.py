@@ -1,4 +1,4 @@
-"""What to train in a run: from which parent, on which groups, by which strategies."""
+"""What a run trains on: which parent it continues, and which steps have groups for it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,8 @@ from pipelines.shared.errors import CorruptPartition
 from pipelines.shared.ledger import Manifest, Version
 from pipelines.shared.models import booster, vocabulary
 from pipelines.shared.models.booster import ModelCard
-from pipelines.shared.models.challengers import STAGE
 from pipelines.shared.run import Run
 from pipelines.train.data.groups import Catalogue
-from pipelines.train.drift import Health
-from pipelines.train.policy import Spent
-
-ANEW = ("first", "compact", "blend")
 
 
 @dataclass(frozen=True)
@@ -38,16 +33,6 @@ class Parent:
     def megabytes(self) -> float:
         """Size of the model text."""
         return self.path.stat().st_size / 1e6
-
-
-@dataclass(frozen=True)
-class History:
-    """What runs before this one found and spent, oldest first."""
-
-    healths: tuple[Health, ...]
-    spent: tuple[Spent, ...]
-    since_compaction: int
-    """Runs since a model was last grown anew."""
 
 
 def cut(run: Run) -> datetime:
@@ -73,22 +58,6 @@ def window(run: Run, known: list[Manifest]) -> list[Manifest]:
     since = known[-1].interval.end - run.shop.learning.window_intervals * run.shop.grid.step
     today = Catalogue.of(known[-1])
     return [step for step in known if step.interval.start >= since and Catalogue.of(step) == today]
-
-
-def history(run: Run) -> History:
-    """What the ledger knows of training for intervals that ended before the run's began."""
-    healths, spent, since = [], [], 0
-    for manifest in run.ledger.manifests(STAGE, run.shop.surface.name):
-        told = manifest.details
-        if manifest.interval.end > run.interval.start or not told["challengers"]:
-            continue
-        if told.get("spent"):
-            spent.append(Spent(**told["spent"]))
-        if told.get("health"):
-            healths.append(Health.of(told["health"]))
-        anew = any(each["strategy"] in ANEW for each in told["challengers"])
-        since = 0 if anew else since + 1
-    return History(tuple(healths), tuple(spent), since)
 
 
 def all_groups(known: list[Manifest]) -> int:
@@ -118,11 +87,11 @@ def parent(run: Run) -> Parent | None:
             f"version {number}, the champion before {run.interval}, has no model text at {path}; "
             f"rerun training of {version.interval}, or restore the file from a backup"
         )
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != version.content_hash:
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != version.content_hash:
         raise CorruptPartition(
             f"the model text of version {number} at {path} is not the one that was registered "
-            f"(SHA-256 {found[:12]}…, registered {version.content_hash[:12]}…); restore the file "
+            f"(SHA-256 {digest[:12]}…, registered {version.content_hash[:12]}…); restore the file "
             f"from a backup, or rerun training of {version.interval}"
         )
     return Parent(version, path, booster.card(path))

@@ -1,9 +1,8 @@
-"""Which challengers to train in a run: by what is allowed, what is due and what it may cost.
+"""Decides which challengers a run trains: by what is allowed, what is due and what it may cost.
 
-One by default. What forces another model (other features, a passed budget) leaves no choice, and
-every few runs a new model is averaged with the champion; an abrupt change puts a rival beside the
-usual challenger, and the better of the two on groups that the gate does not use goes to the gate
-(`train/stage.py`).
+One by default. Other features or a passed budget leave no choice but a new model, and every few
+runs a new model is averaged with the champion. After an abrupt change a second challenger is
+trained beside the usual one, and the better of the two goes to the gate (`train/preselection.py`).
 """
 
 from __future__ import annotations
@@ -14,24 +13,17 @@ from typing import Final
 
 from pipelines.shared.declaration import Gate, Learning
 from pipelines.train.drift import RECOVERY
+from pipelines.train.history import History, TrainingCost
 from pipelines.train.models import parameters
 
 LEAST_BETWEEN: Final = 4
 """Runs from one new model to the next at least."""
 REFIT_WORK: Final = 0.75
-"""Moving a tree's leaves, as a part of growing it, as measured."""
+"""Refitting a tree's leaves, as a part of growing it, as measured."""
 
 
 @dataclass(frozen=True)
-class Spent:
-    """What a past run cost, in groups times trees, and what a full retrain would have."""
-
-    work: float
-    full: float
-
-
-@dataclass(frozen=True)
-class Situation:
+class PolicyState:
     """All that the choice rests on."""
 
     learning: Learning
@@ -54,84 +46,83 @@ class Situation:
     """Groups that a compaction would learn from."""
     all_groups: int
     """Groups that a full retrain would learn from."""
-    past: Sequence[Spent] = ()
-    """Runs since the first model, oldest first."""
-    since_compaction: int = 0
-    """Runs since a model was last grown anew, taken or not."""
+    history: History
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to train, and what is to be said about it."""
+class Choice:
+    """Which strategies a run trains, and why."""
 
     names: tuple[str, ...]
     notes: tuple[str, ...] = ()
     forced: bool = False
-    """Nothing could be continued: the challenger need only be no worse (law 9)."""
+    """Nothing could be continued: the challenger must only not be worse (law 9)."""
 
 
-def choose(at: Situation) -> Plan:
+def choose(at: PolicyState) -> Choice:
     """The challengers of a run.
 
     Returns:
-        One name where there is no choice, else the usual challenger and its rival.
+        One strategy, or the usual one and another to compare it with.
     """
     if at.mismatch:
-        return Plan(("compact",), (f"compact, because {at.mismatch}",), forced=True)
+        return Choice(("compact",), (f"compact, because {at.mismatch}",), forced=True)
     usual = mainstay(at.learning)
     if why := over_budget(at):
-        return Plan(("compact",), (f"compact instead of {usual}, because {why}",), forced=True)
+        return Choice(("compact",), (f"compact instead of {usual}, because {why}",), forced=True)
     if at.since_alarm is not None:
         return _after_a_change(at, usual, at.since_alarm)
-    if at.since_compaction + 1 >= at.learning.blend_within:
-        return Plan(("blend",), (f"blend: no new model for {at.since_compaction} runs",))
-    if at.since_compaction + 1 >= LEAST_BETWEEN and credit(at) >= _work("blend", at):
-        return Plan(("blend",), ("blend: what it costs has been saved",))
-    return Plan((usual,))
+    runs = at.history.runs_since_new_model
+    if runs + 1 >= at.learning.blend_within:
+        return Choice(("blend",), (f"blend: no new model for {runs} runs",))
+    if runs + 1 >= LEAST_BETWEEN and credit(at) >= _work("blend", at):
+        return Choice(("blend",), ("blend: earlier runs have saved what it costs",))
+    return Choice((usual,))
 
 
-def _after_a_change(at: Situation, usual: str, runs: int) -> Plan:
-    """At an alarm, and in the runs after it, the new is learned faster.
+def _after_a_change(at: PolicyState, usual: str, runs: int) -> Choice:
+    """Learn the new groups faster at an alarm and in the runs after it.
 
-    A new model would learn a window of before, until half of it is of after. Moving leaves heeds no
-    monotone constraint: a shop that declares one gets a new model at once instead.
+    A new model would learn a window of before the change, until half of it lies after. A refit
+    respects no monotone constraint: a shop that declares one gets a new model at once instead.
     """
     if runs == 0:
         fell = f"the champion is {at.behind or 0:.1f} errors behind its past"
         if at.learning.monotone:
-            return Plan(("compact",), (f"compact: {fell}",))
-        return Plan((usual, "adapt"), (f"adapt beside {usual}: {fell}",))
+            return Choice(("compact",), (f"compact: {fell}",))
+        return Choice((usual, "adapt"), (f"adapt beside {usual}: {fell}",))
     past = f"the champion fell far behind {runs} runs ago"
     if runs <= RECOVERY and not at.learning.monotone:
-        return Plan(("adapt",), (f"adapt: {past}",))
-    if at.since_compaction + 1 >= at.learning.blend_within:
-        return Plan((usual,), (f"no new model: {past}",))
-    return Plan((usual,))
+        return Choice(("adapt",), (f"adapt: {past}",))
+    if at.history.runs_since_new_model + 1 >= at.learning.blend_within:
+        return Choice((usual,), (f"no new model: {past}",))
+    return Choice((usual,))
 
 
 def reach(learning: Learning) -> int:
-    """How many runs back an alarm matters: until half of a window is of after it."""
+    """How many runs back an alarm matters: until half of a window lies after it."""
     return max(RECOVERY, learning.window_intervals // 2)
 
 
-def credit(at: Situation) -> float:
-    """What is left in groups times trees: the allowed share of full retrains, less what was spent.
+def credit(at: PolicyState) -> float:
+    """The account in groups times trees: the allowed share of full retrains, less what was spent.
 
     It is below zero while a shop's history is short: a new model that `learning.blend_within` asks
     for is not much cheaper then than a full retrain.
     """
-    full = sum(each.full for each in at.past) + at.all_groups * parameters.FIRST_ROUNDS
-    return at.learning.cost_share * full - sum(each.work for each in at.past)
+    costs = at.history.costs
+    full = sum(each.full for each in costs) + at.all_groups * parameters.FIRST_ROUNDS
+    return at.learning.cost_share * full - sum(each.work for each in costs)
 
 
-def spent(names: Sequence[str], at: Situation) -> Spent:
-    """What training these challengers costs, and what a full retrain would; see `rivals.best`."""
-    rivals = 2 if len(names) > 1 else 1
-    work = rivals * sum(_work(name, at) for name in names)
-    return Spent(round(work, 1), float(at.all_groups * parameters.FIRST_ROUNDS))
+def cost(names: Sequence[str], at: PolicyState) -> TrainingCost:
+    """What these challengers cost: of several the best is trained twice (`preselection.best`)."""
+    times = 2 if len(names) > 1 else 1
+    work = times * sum(_work(name, at) for name in names)
+    return TrainingCost(round(work, 1), float(at.all_groups * parameters.FIRST_ROUNDS))
 
 
-def _work(name: str, at: Situation) -> float:
+def _work(name: str, at: PolicyState) -> float:
     learning, more = at.learning, parameters.rounds(at.learning, at.span)
     replayed = at.new_groups * (1 + learning.replay_ratio)
     return {
@@ -144,11 +135,11 @@ def _work(name: str, at: Situation) -> float:
 
 
 def mainstay(learning: Learning) -> str:
-    """The usual challenger. Moving leaves heeds no monotone constraint, so it is no way there."""
+    """The usual strategy: a refit, unless a feature must be monotone, which no refit respects."""
     return "replay_boost" if learning.monotone else "refit_boost"
 
 
-def over_budget(at: Situation) -> str | None:
+def over_budget(at: PolicyState) -> str | None:
     """The budget that continuing would pass; None if none."""
     more = parameters.rounds(at.learning, at.span)
     growth = 1 + more / max(at.trees, 1)

@@ -1,47 +1,52 @@
-"""One challenger goes to the gate: the better of several, on groups that the gate does not use."""
+"""One challenger goes to the gate: the best of several, on groups that the gate does not use."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.shared import hashing
+from pipelines.shared.declaration import Learning
 from pipelines.train import drift
-from pipelines.train.models import boosting, parameters
-from pipelines.train.strategies import STRATEGIES, Grown, Material
+from pipelines.train.material import Material
+from pipelines.train.models import boosting
+from pipelines.train.strategies import STRATEGIES
+
+HOLDOUT_SHARE: Final = 0.3
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """The challenger of a run."""
+def best(names: Sequence[str], material: Material) -> tuple[str, tuple[str, ...]]:
+    """Choose a strategy: the candidates learn most of the new groups, and the rest compares them.
 
-    name: str
-    grown: Grown
-    notes: tuple[str, ...] = ()
-
-
-def best(names: Sequence[str], material: Callable[[str], Material]) -> Chosen:
-    """Grow the only challenger, or let rivals learn most of the new groups and compare them on
-    the rest; the better one is then grown anew on all of them, so that nothing is lost.
+    The chosen strategy is then to be trained on all new groups, so that nothing is lost.
 
     Args:
-        names: strategies, the usual one first: it stands where none is better. Several must all
-            learn the new groups.
-        material: what a strategy learns from.
+        names: strategies, the usual one first: it wins ties. Several must all learn the new groups.
+
+    Returns:
+        The name of the best, and a note on the comparison; none where there was nothing to compare.
     """
-    usual = names[0]
+    usual, new = names[0], material.new
     if len(names) == 1:
-        return Chosen(usual, STRATEGIES[usual].grow(material(usual)))
-    new = material(usual).new
-    aside = parameters.aside(material(usual).rules.learning, new.ids)
-    if not aside.any() or aside.all():
-        return Chosen(usual, STRATEGIES[usual].grow(material(usual)))
-    kept, learned = new.of(aside), new.of(~aside)
-    found = {}
+        return usual, ()
+    held = holdout(material.learning, new.ids)
+    if not held.any() or held.all():
+        return usual, ()
+    kept, learned = new.of(held), replace(material, new=new.of(~held))
+    values = {}
     for name in names:
-        own = replace(material(name), new=learned, leaves=None)
-        scores = boosting.scores(STRATEGIES[name].grow(own).text, kept.features, own.rules.threads)
-        found[name] = float(drift.ndcg(kept, scores).mean())
-    name = max(names, key=found.__getitem__)
-    told = ", ".join(f"{each} {value:.4f}" for each, value in found.items())
-    said = f"{name}, by NDCG@10 on {kept.groups} groups kept aside: {told}"
-    return Chosen(name, STRATEGIES[name].grow(material(name)), (said,))
+        model = STRATEGIES[name](learned)
+        scores = boosting.scores(model.text, kept.features, material.threads)
+        values[name] = float(drift.ndcg(kept, scores).mean())
+    name = max(names, key=values.__getitem__)
+    compared = ", ".join(f"{each} {value:.4f}" for each, value in values.items())
+    return name, (f"{name}, by NDCG@10 on {kept.groups} held-out new groups: {compared}",)
+
+
+def holdout(learning: Learning, ids: Any) -> npt.NDArray[np.bool_]:
+    """Which of g new groups compare the candidates, by a hash of their ids."""
+    return hashing.draw(f"aside/{learning.seed}", ids) < HOLDOUT_SHARE

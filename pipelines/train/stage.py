@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import asdict, replace
-from datetime import datetime
 from pathlib import Path
 
 from pipelines.shared.errors import DeclarationError
@@ -14,28 +13,28 @@ from pipelines.shared.models import booster
 from pipelines.shared.models.booster import ModelCard
 from pipelines.shared.models.challengers import STAGE, Challenger, Trained
 from pipelines.shared.run import Run
-from pipelines.train import drift, plan, policy, preselection, strategies
+from pipelines.train import drift, history, plan, policy, preselection, strategies
 from pipelines.train.data import groups, replay
 from pipelines.train.data.groups import Catalogue
 from pipelines.train.drift import Health
-from pipelines.train.material import Data
+from pipelines.train.material import Material
 from pipelines.train.models import boosting
-from pipelines.train.models.boosting import Say
 from pipelines.train.models.parameters import MIN_GROUPS
 from pipelines.train.plan import Parent
-from pipelines.train.policy import Situation
-from pipelines.train.preselection import Chosen
-from pipelines.train.strategies import STRATEGIES, Grown, Material
+from pipelines.train.policy import PolicyState
+from pipelines.train.run_data import RunData
+from pipelines.train.strategies import STRATEGIES, Model
+from pipelines.train.trainers.job import Progress, silent
 
 
-def run(run: Run, say: Say = boosting.silent) -> Trained:
+def run(run: Run, progress: Progress = silent) -> Trained:
     """Train the challenger of an interval.
 
     Without a champion: a first model, once enough intervals have groups. With one: what matured
     since it learned, by continuing it; a rejected challenger or a gap loses nothing.
 
     Args:
-        say: told after each round how far a model has grown.
+        progress: called after each round with the rounds done and wanted.
 
     Raises:
         DeclarationError: a monotone constraint names a feature that the groups do not have.
@@ -68,7 +67,7 @@ def run(run: Run, say: Say = boosting.silent) -> Trained:
     catalogue = Catalogue.of(steps[-1])
     _require_known(run, catalogue)
     codes = plan.codes(run, catalogue)
-    data = Data(run, catalogue, codes, steps, parent, selection, say)
+    data = RunData(run, catalogue, codes, steps, parent, selection, progress)
     return _record(run, _train(data, trained), started)
 
 
@@ -91,14 +90,14 @@ def retrain(run: Run, folder: Path) -> Path:
     catalogue = Catalogue.of(steps[-1])
     same = [step for step in steps if Catalogue.of(step) == catalogue]
     selection = groups.select(run, same, None, plan.cut(run))
-    data = Data(run, catalogue, plan.codes(run, catalogue), steps, None, selection, boosting.silent)
-    if data.new.groups < MIN_GROUPS:
+    data = RunData(run, catalogue, plan.codes(run, catalogue), steps, None, selection, silent)
+    if (ready := data.material.new.groups) < MIN_GROUPS:
         raise ValueError(
-            f"only {data.new.groups} groups matured before {plan.cut(run)}, at least {MIN_GROUPS} "
-            "are wanted; choose a later interval"
+            f"only {ready} groups matured before {plan.cut(run)}, at least {MIN_GROUPS} are "
+            "wanted; choose a later interval"
         )
-    grown = strategies.fresh(Material(data.rules, data.new))
-    booster.save(folder, "retrain", grown.text, _card(data, "retrain", grown))
+    model = strategies.fresh(data.material)
+    booster.save(folder, "retrain", model.text, _card(data, "retrain", model))
     return folder / "retrain.txt"
 
 
@@ -119,42 +118,46 @@ def _require_known(run: Run, catalogue: Catalogue) -> None:
         )
 
 
-def _train(data: Data, trained: Trained) -> Trained:
+def _train(data: RunData, trained: Trained) -> Trained:
     started = time.perf_counter()
-    trained = replace(trained, one_grade=trained.groups - data.new.groups)
-    if data.new.groups < MIN_GROUPS:
-        few = f"only {data.new.groups} groups with two grades: they wait"
+    material = data.material
+    trained = replace(trained, one_grade=trained.groups - material.new.groups)
+    if material.new.groups < MIN_GROUPS:
+        few = f"only {material.new.groups} groups with two grades: they wait"
         return replace(trained, reason=few)
     if data.parent is None:
-        made = preselection.best(("first",), data.material)
-        return replace(trained, challengers=(_save(data, made, trained.cut, started),))
-    health, situation = _situation(data, data.parent)
-    chosen = policy.choose(situation)
-    made = preselection.best(chosen.names, data.material)
+        first = _save(data, "first", strategies.fresh(material), started)
+        return replace(trained, challengers=(first,))
+    health, state = _policy_state(data, data.parent, material)
+    choice = policy.choose(state)
+    name, notes = preselection.best(choice.names, material)
+    challenger = _save(data, name, STRATEGIES[name](material), started)
     return replace(
         trained,
-        challengers=(_save(data, made, trained.cut, started, forced=chosen.forced),),
-        notes=(*chosen.notes, *made.notes),
+        challengers=(replace(challenger, forced=choice.forced),),
+        notes=(*choice.notes, *notes),
         health=health.as_dict() if health else None,
-        spent=asdict(policy.spent(chosen.names, situation)),
-        replay=replay.version(data.past) if STRATEGIES[made.name].learns == "replay" else None,
+        spent=asdict(policy.cost(choice.names, state)),
+        replay=replay.version(data.past) if name == "replay_boost" else None,
     )
 
 
-def _situation(data: Data, parent: Parent) -> tuple[Health | None, Situation]:
-    """How the parent fares on the new groups, and all that the policy asks."""
+def _policy_state(
+    data: RunData, parent: Parent, material: Material
+) -> tuple[Health | None, PolicyState]:
+    """The parent's health on the new groups, and the state that the policy asks for."""
+    learning, past = data.run.shop.learning, history.read(data.run)
     mismatch = plan.mismatch(parent, data.catalogue, data.codes)
-    past = plan.history(data.run)
     health, behind, since_alarm, score_ms = None, None, None, 0.0
     if mismatch is None:
-        health = drift.measure(data.new, boosting.scores_of(parent.text, data.leaves))
+        scores = boosting.scores_from_leaves(parent.text, material.leaves)
+        health = drift.measure(material.new, scores)
         behind = drift.behind(health, past.healths)
-        alarm = data.run.shop.learning.drift_alarm
-        reach = policy.reach(data.run.shop.learning)
-        since_alarm = drift.since_alarm([*past.healths, health], alarm, reach)
-        score_ms = booster.score_ms(parent.text, data.new.features)
-    return health, Situation(
-        learning=data.run.shop.learning,
+        healths = (*past.healths, health)
+        since_alarm = drift.since_alarm(healths, learning.drift_alarm, policy.reach(learning))
+        score_ms = booster.score_ms(parent.text, material.new.features)
+    return health, PolicyState(
+        learning=learning,
         gate=data.run.shop.gate,
         mismatch=mismatch,
         trees=parent.card.trees,
@@ -163,42 +166,38 @@ def _situation(data: Data, parent: Parent) -> tuple[Health | None, Situation]:
         span=data.span,
         behind=behind,
         since_alarm=since_alarm,
-        new_groups=data.new.groups,
+        new_groups=material.new.groups,
         window_groups=data.window.groups,
         all_groups=plan.all_groups(data.steps),
-        past=past.spent,
-        since_compaction=past.since_compaction,
+        history=past,
     )
 
 
-def _save(
-    data: Data, chosen: Chosen, cut: datetime, started: float, *, forced: bool = False
-) -> Challenger:
+def _save(data: RunData, name: str, model: Model, started: float) -> Challenger:
     """Write a model and its card.
 
     The name holds the start of its hash: a rerun writes the same file, and one with other data
     or code cannot overwrite a version that is registered.
     """
-    run, name, grown = data.run, chosen.name, chosen.grown
-    digest = hashlib.sha256(grown.text.encode()).hexdigest()
+    run = data.run
+    digest = hashlib.sha256(model.text.encode()).hexdigest()
     place = f"models/{run.shop.surface.name}/{run.interval.start:%Y-%m-%dT%H%M%SZ}"
     file = f"{name}-{digest[:12]}"
-    booster.save(run.lake.local_root / place, file, grown.text, _card(data, name, grown))
+    booster.save(run.lake.local_root / place, file, model.text, _card(data, name, model))
     return Challenger(
         strategy=name,
         artifact=f"{place}/{file}.txt",
         parent=data.parent.version.version if data.parent else None,
-        trained_through=cut,
-        trees=grown.trees,
+        trained_through=plan.cut(run),
+        trees=model.trees,
         content_hash=digest,
-        groups=grown.groups,
-        rows=grown.rows,
-        forced=forced,
+        groups=model.groups,
+        rows=model.rows,
         seconds=round(time.perf_counter() - started, 3),
     )
 
 
-def _card(data: Data, name: str, grown: Grown) -> ModelCard:
+def _card(data: RunData, name: str, model: Model) -> ModelCard:
     run = data.run
     return ModelCard(
         features=data.catalogue.features,
@@ -209,9 +208,9 @@ def _card(data: Data, name: str, grown: Grown) -> ModelCard:
         trained_through=plan.cut(run).isoformat(),
         interval_start=run.interval.start.isoformat(),
         interval_end=run.interval.end.isoformat(),
-        trees=grown.trees,
-        groups=grown.groups,
-        params=grown.params,
+        trees=model.trees,
+        groups=model.groups,
+        params=model.params,
     )
 
 

@@ -2,15 +2,14 @@
 
 Each trial is prequential: a model learns the interval before, scores what came new in the next,
 then learns that by `refit_boost` under the trial's settings, and so on. Groups of the memory
-holdout, and those from the run's cut on, are never touched, so the gate stays fresh for whatever
-a proposal brings forth. Search: the tree-structured Parzen estimator of Bergstra et al.,
+holdout, and those from the run's cut on, are never touched, so they are new to the gate when it
+meets what a proposal trains. Search: the tree-structured Parzen estimator of Bergstra et al.,
 "Algorithms for hyper-parameter optimization" (2011), as Optuna has it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -26,12 +25,12 @@ from pipelines.train import drift, plan, strategies
 from pipelines.train.data import groups
 from pipelines.train.data.examples import Examples
 from pipelines.train.data.groups import Catalogue
+from pipelines.train.material import Material
 from pipelines.train.models import boosting
 from pipelines.train.models.parameters import MIN_GROUPS
-from pipelines.train.strategies import Material, Rules
+from pipelines.train.trainers.job import Progress
 
 TUNED: Final = ("refit_decay", "refit_rounds", "learning_rate")
-Told = Callable[[int, int], None]
 
 
 class TooLittleHistory(PermanentError):
@@ -50,7 +49,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Study:
-    """What a search found."""
+    """The trials of a search, and what it proposes."""
 
     name: str
     intervals: tuple[str, ...]
@@ -65,14 +64,14 @@ class Study:
         return max(self.trials, key=lambda trial: (trial.ndcg_at_10, -trial.number))
 
 
-def tune(run: Run, trials: int, intervals: int, folder: Path, told: Told) -> Study:
+def tune(run: Run, trials: int, intervals: int, folder: Path, progress: Progress) -> Study:
     """Search for settings on the last intervals with groups up to a run's.
 
     Args:
         trials: in all; those that an earlier, killed call finished are not done again.
         intervals: how many are learned and scored; the first model learns the window before.
         folder: keeps the search's database and the proposal.
-        told: trials done, trials wanted.
+        progress: called with the trials done and wanted.
 
     Raises:
         TooLittleHistory: there are fewer than `intervals` + 2 with groups.
@@ -98,21 +97,21 @@ def tune(run: Run, trials: int, intervals: int, folder: Path, told: Told) -> Stu
     if not study.trials:
         study.enqueue_trial(own)
     while (done := len(_finished(study))) < trials:
-        told(done, trials)
+        progress(done, trials)
         # A sampler of its own for each trial: what is drawn does not depend on where it resumed.
         study.sampler = optuna.samplers.TPESampler(seed=run.shop.learning.seed + done)
         study.optimize(lambda trial: course.value(_suggested(trial)), n_trials=1)
-    told(trials, trials)
-    found = tuple(
+    progress(trials, trials)
+    finished = tuple(
         Trial(number, each.params, float(each.value))
         for number, each in enumerate(_finished(study))
     )
-    made = Study(course.name, tuple(step.interval.key for step in course.steps), found, None)
-    if made.best.number == 0:
-        return made
+    result = Study(course.name, course.intervals, finished, None)
+    if result.best.number == 0:
+        return result
     path = folder / f"{course.name}.yaml"
-    path.write_text(yaml.safe_dump({"learning": made.best.settings}), encoding="utf-8")
-    return replace(made, proposal=path)
+    path.write_text(yaml.safe_dump({"learning": result.best.settings}), encoding="utf-8")
+    return replace(result, proposal=path)
 
 
 def _finished(study: Any) -> list[Any]:
@@ -132,16 +131,15 @@ class _Course:
     """The first model and the intervals that every trial goes through."""
 
     name: str
-    steps: tuple[Manifest, ...]
-    rules: Rules
+    run: Run
+    intervals: tuple[str, ...]
     first: str
     parts: tuple[Examples, ...]
 
     @classmethod
     def of(cls, run: Run, known: list[Manifest], intervals: int) -> _Course:
-        before, steps = known[:-intervals], tuple(known[-intervals:])
+        before, steps = known[:-intervals], known[-intervals:]
         catalogue = Catalogue.of(known[-1])
-        rules = Rules(catalogue.categorical, run.shop.learning, run.shop.gate, run.settings.threads)
         begun = steps[0].interval.start
 
         def read(chosen: list[Manifest], since: Any, until: Any) -> Examples:
@@ -153,18 +151,19 @@ class _Course:
             for since, until in pairwise(edges)
             if (part := read(known, since, until)).groups >= MIN_GROUPS
         )
-        first = strategies.compact(Material(rules, read(before, None, begun))).text
-        said = "".join(step.content_hash for step in known) + repr(run.shop.learning)
-        digest = hashlib.sha256(said.encode()).hexdigest()[:12]
-        return cls(f"{run.interval.start:%Y-%m-%d}-{digest}", steps, rules, first, parts)
+        first = strategies.compact(Material.of(run, read(before, None, begun))).text
+        inputs = "".join(step.content_hash for step in known) + repr(run.shop.learning)
+        name = f"{run.interval.start:%Y-%m-%d}-{hashlib.sha256(inputs.encode()).hexdigest()[:12]}"
+        return cls(name, run, tuple(step.interval.key for step in steps), first, parts)
 
     def value(self, settings: dict[str, Any]) -> float:
         """Mean NDCG@10 of the intervals' groups, each scored before it is learned."""
-        learning = self.rules.learning.model_copy(update=settings)
-        rules, model, found = replace(self.rules, learning=learning), self.first, []
+        learning = self.run.shop.learning.model_copy(update=settings)
+        model, values = self.first, []
         for number, part in enumerate(self.parts):
-            scores = boosting.scores(model, part.features, rules.threads)
-            found.append(drift.ndcg(part, scores))
+            scores = boosting.scores(model, part.features, self.run.settings.threads)
+            values.append(drift.ndcg(part, scores))
             if number + 1 < len(self.parts):
-                model = strategies.refit_boost(Material(rules, part, model)).text
-        return float(np.concatenate(found).mean())
+                material = replace(Material.of(self.run, part, model), learning=learning)
+                model = strategies.refit_boost(material).text
+        return float(np.concatenate(values).mean())

@@ -41,7 +41,7 @@ def test_within_the_budget_the_parent_is_continued(second: Trials) -> None:
 
 
 @pytest.mark.parametrize("budget", [102, 30])
-def test_what_would_pass_the_trees_is_compacted_and_need_only_be_no_worse(
+def test_what_would_pass_the_trees_is_compacted_and_must_only_not_be_worse(
     second: Trials, budget: int
 ) -> None:
     trained = second(max_trees=budget)

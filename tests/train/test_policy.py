@@ -10,18 +10,25 @@ from hypothesis import strategies as st
 
 from pipelines.shared.declaration import Gate, Learning
 from pipelines.train import policy
+from pipelines.train.history import History, TrainingCost
 from pipelines.train.models import parameters
-from pipelines.train.policy import Situation, Spent
+from pipelines.train.policy import Choice, PolicyState
 
-USUAL = Situation(
+COSTS = (TrainingCost(30_000.0, 400_000.0),) * 3
+USUAL = PolicyState(
     learning=Learning(), gate=Gate(), mismatch=None, trees=100, megabytes=0.4, score_ms=5.0,
     span=1, behind=0.5, since_alarm=None, new_groups=300, window_groups=4_800, all_groups=9_000,
-    past=(Spent(30_000.0, 400_000.0),) * 3, since_compaction=2,
+    history=History((), COSTS, runs_since_new_model=2),
 )  # fmt: skip
 
 
+def _after(runs: int, *costs: TrainingCost) -> History:
+    """The usual costs and some others, so many runs after a new model."""
+    return History((), (*COSTS, *costs), runs)
+
+
 def test_usually_one_challenger_is_trained() -> None:
-    assert policy.choose(USUAL) == policy.Plan(("refit_boost",))
+    assert policy.choose(USUAL) == Choice(("refit_boost",))
 
 
 @pytest.mark.parametrize(
@@ -41,7 +48,7 @@ def test_what_cannot_be_continued_is_compacted_alone(changed: dict[str, object],
     assert said in chosen.notes[0]
 
 
-def test_an_abrupt_change_puts_a_rival_beside_the_usual_challenger() -> None:
+def test_an_abrupt_change_puts_another_challenger_beside_the_usual_one() -> None:
     chosen = policy.choose(replace(USUAL, behind=4.5, since_alarm=0))
     assert chosen.names == ("refit_boost", "adapt")
     assert "4.5 errors behind" in chosen.notes[0]
@@ -49,12 +56,12 @@ def test_an_abrupt_change_puts_a_rival_beside_the_usual_challenger() -> None:
 
 
 def test_the_runs_after_a_change_adapt_also_where_a_new_model_is_due() -> None:
-    chosen = policy.choose(replace(USUAL, since_alarm=2, since_compaction=9))
-    assert chosen == policy.Plan(("adapt",), ("adapt: the champion fell far behind 2 runs ago",))
+    chosen = policy.choose(replace(USUAL, since_alarm=2, history=_after(9)))
+    assert chosen == Choice(("adapt",), ("adapt: the champion fell far behind 2 runs ago",))
 
 
-def test_no_new_model_is_grown_on_a_window_that_is_mostly_of_before_the_change() -> None:
-    rich = replace(USUAL, since_compaction=30, past=(Spent(0.0, 9e9),))
+def test_no_new_model_learns_a_window_that_lies_mostly_before_the_change() -> None:
+    rich = replace(USUAL, history=_after(30, TrainingCost(0.0, 9e9)))
     assert policy.reach(rich.learning) == 12
     waits = policy.choose(replace(rich, since_alarm=5))
     assert waits.names == ("refit_boost",)
@@ -71,18 +78,19 @@ def test_a_change_with_a_monotone_feature_is_a_compaction() -> None:
 
 
 def test_a_new_model_comes_when_it_is_paid_for_or_overdue() -> None:
-    due = replace(USUAL, since_compaction=3, all_groups=9_000)
+    due = replace(USUAL, history=_after(3))
     credit = 0.055 * (1_200_000 + 900_000) - 90_000
     assert policy.credit(due) == pytest.approx(credit)
-    price = policy.spent(("blend",), due)
-    assert price == Spent(4_800 * parameters.COMPACT_ROUNDS, 900_000.0)
+    price = policy.cost(("blend",), due)
+    assert price == TrainingCost(4_800 * parameters.COMPACT_ROUNDS, 900_000.0)
     assert policy.choose(due).names == ("refit_boost",)
-    rich = replace(due, past=(*due.past, Spent(0.0, (price.work - credit) / 0.055 + 1)))
+    saved = TrainingCost(0.0, (price.work - credit) / 0.055 + 1)
+    rich = replace(due, history=_after(3, saved))
     assert policy.choose(rich).names == ("blend",)
     assert not policy.choose(rich).forced
-    assert policy.choose(replace(rich, since_compaction=2)).names == ("refit_boost",)
-    late = policy.choose(replace(due, since_compaction=4))
-    assert late == policy.Plan(("blend",), ("blend: no new model for 4 runs",))
+    assert policy.choose(replace(rich, history=_after(2, saved))).names == ("refit_boost",)
+    late = policy.choose(replace(due, history=_after(4)))
+    assert late == Choice(("blend",), ("blend: no new model for 4 runs",))
 
 
 @given(
@@ -95,23 +103,21 @@ def test_over_time_no_more_is_spent_than_allowed_where_no_new_model_is_overdue(
     weeks: int, share: float, groups: int, trees: int
 ) -> None:
     learning = Learning(cost_share=share, blend_within=weeks)
-    past: tuple[Spent, ...] = ()
-    usual, since = 0.0, 0
+    usual, history = 0.0, History()
     for week in range(12, weeks):
         at = replace(
-            USUAL, learning=learning, trees=trees, new_groups=groups, past=past,
+            USUAL, learning=learning, trees=trees, new_groups=groups,
             window_groups=groups * min(week, learning.window_intervals),
-            all_groups=groups * week, since_compaction=since, behind=None,
+            all_groups=groups * week, history=history, behind=None,
         )  # fmt: skip
         chosen = policy.choose(at)
-        since = 0 if chosen.names == ("blend",) else since + 1
-        past = (*past, policy.spent(chosen.names, at))
-        usual += policy.spent(("refit_boost",), at).work
-    allowed = max(share * sum(each.full for each in past), usual)
-    assert sum(each.work for each in past) <= allowed + 1
+        history = history.after(chosen.names, None, policy.cost(chosen.names, at))
+        usual += policy.cost(("refit_boost",), at).work
+    allowed = max(share * sum(each.full for each in history.costs), usual)
+    assert sum(each.work for each in history.costs) <= allowed + 1
 
 
-def test_leaves_are_not_moved_where_a_feature_must_be_monotone() -> None:
+def test_nothing_is_refitted_where_a_feature_must_be_monotone() -> None:
     learning = Learning(monotone={"price": -1})
     assert policy.choose(replace(USUAL, learning=learning)).names == ("replay_boost",)
     names = ("category", "price")

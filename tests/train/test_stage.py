@@ -197,7 +197,7 @@ def test_a_model_that_an_earlier_version_boosted_is_continued(started: Installat
     assert (trained.parent, trained.challengers[0].strategy) == (1, "refit_boost")
 
 
-def test_other_features_than_the_parents_are_learned_anew(started: Installation) -> None:
+def test_other_features_than_the_parents_want_a_new_model(started: Installation) -> None:
     run = started.run(5)
     for week in (4, 5):
         rows = run.lake.read("groups/basket", [interval(week)]).drop_columns([c.INTERVAL])
@@ -268,7 +268,7 @@ def test_a_constraint_on_an_unknown_feature_is_named(started: Installation) -> N
         train.run(changed.run(4))
 
 
-def test_replay_learns_the_past_once_more_and_its_sample_is_named(
+def test_replay_learns_the_past_again_and_its_sample_is_named(
     started: Installation, learned: list[set[str]]
 ) -> None:
     monotone = {"monotone": {"own_share": 1}, "replay_ratio": 0.5}
@@ -300,7 +300,7 @@ def test_a_new_model_comes_when_the_ledger_says_that_it_is_paid_for(
     assert not trained.challengers[0].forced
 
 
-def test_a_champion_that_falls_far_behind_meets_a_rival(
+def test_a_champion_that_falls_far_behind_meets_the_better_of_two(
     started: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drift, "behind", lambda now, past: 9.0)
@@ -308,6 +308,6 @@ def test_a_champion_that_falls_far_behind_meets_a_rival(
     assert trained.health is not None
     assert trained.health["groups"] == trained.groups
     assert "adapt beside refit_boost: the champion is 9.0 errors behind" in trained.notes[0]
-    assert "kept aside: refit_boost" in trained.notes[1]
+    assert "held-out new groups: refit_boost" in trained.notes[1]
     assert len(trained.challengers) == 1
     assert trained.challengers[0].groups == trained.groups

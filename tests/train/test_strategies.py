@@ -1,4 +1,4 @@
-"""Every strategy is a pure function; of rivals one is chosen, and nothing is lost by choosing."""
+"""Every strategy is a pure function; one of several is chosen, and nothing is lost by choosing."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from pipelines.shared.declaration import Gate
 from pipelines.train import drift, plan, preselection, strategies
 from pipelines.train.data import groups
 from pipelines.train.data.groups import Catalogue
+from pipelines.train.material import Material
 from pipelines.train.models import boosting, parameters, trees
-from pipelines.train.strategies import STRATEGIES, Material, Rules
+from pipelines.train.strategies import STRATEGIES
 from tests.train.baskets import CATEGORICAL, FEATURES, Installation, interval
 
 
@@ -28,53 +29,54 @@ def material(tmp_path_factory: pytest.TempPathFactory, real_baskets: Any) -> Mat
         selected = groups.select(run, plan.steps(run), *edges)
         return groups.load(run, selected, Catalogue(FEATURES, CATEGORICAL))
 
-    rules = Rules(CATEGORICAL, run.shop.learning, run.shop.gate, threads=2)
     old = read(0, 3)
-    parent = strategies.compact(Material(rules, old)).text
-    return Material(rules, read(4, 4), parent, old)
+    parent = strategies.compact(Material.of(run, old)).text
+    return Material.of(run, read(4, 4), parent, window=lambda: read(0, 4), past=lambda: old)
+
+
+def _learning(material: Material, **changed: Any) -> Material:
+    return replace(material, learning=material.learning.model_copy(update=changed))
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_the_same_material_gives_the_same_model_within_the_budgets(
     material: Material, name: str
 ) -> None:
-    grown = STRATEGIES[name].grow(material)
-    assert STRATEGIES[name].grow(material).text == grown.text
-    assert grown.trees == trees.count(grown.text) > 0
-    assert "[num_threads: 0]" in grown.text
+    model = STRATEGIES[name](material)
+    assert STRATEGIES[name](material).text == model.text
+    assert model.trees == trees.count(model.text) > 0
+    assert "[num_threads: 0]" in model.text
     narrow = Gate(max_trees=40, max_megabytes=0.1)
-    small = STRATEGIES[name].grow(replace(material, rules=replace(material.rules, gate=narrow)))
+    small = STRATEGIES[name](replace(material, gate=narrow))
     assert small.trees <= 40
     assert len(small.text.encode()) <= 100_000
 
 
 @pytest.mark.parametrize(("span", "more"), [(1, 3), (4, 12), (9, 20)])
-def test_several_intervals_move_the_leaves_as_often(
+def test_several_intervals_refit_the_leaves_as_often(
     material: Material, span: int, more: int
 ) -> None:
-    grown = STRATEGIES["refit_boost"].grow(replace(material, span=span))
-    assert grown.trees == parameters.COMPACT_ROUNDS + more
-    assert grown.params["refit_decay_rate"] == pytest.approx(0.95**span)
+    model = STRATEGIES["refit_boost"](replace(material, span=span))
+    assert model.trees == parameters.COMPACT_ROUNDS + more
+    assert model.params["refit_decay_rate"] == pytest.approx(0.95**span)
 
 
 def test_a_blend_is_the_mean_of_a_new_model_and_the_newest_in_the_parent(
     material: Material,
 ) -> None:
     rows, size = material.new.features, parameters.COMPACT_ROUNDS
-    parent = STRATEGIES["refit_boost"].grow(material).text
+    parent = STRATEGIES["refit_boost"](material).text
     for _ in range(2):
-        grown = STRATEGIES["blend"].grow(replace(material, parent=parent))
-        assert grown.trees == parameters.BLENDED_TREES == 2 * size
-        new = trees.leading(grown.text, size)
+        model = STRATEGIES["blend"](replace(material, parent=parent))
+        assert model.trees == parameters.BLENDED_TREES == 2 * size
+        new = trees.leading(model.text, size)
         mean = (
             boosting.scores(new, rows, 2)
             + boosting.scores(trees.leading(parent, size), rows, 2) / 2
         )
-        assert boosting.scores(grown.text, rows, 2) == pytest.approx(mean, abs=1e-12)
-        parent = grown.text
-    learning = material.rules.learning.model_copy(update={"seed": grown.params["seed"]})
-    rules = replace(material.rules, learning=learning)
-    alone = STRATEGIES["compact"].grow(replace(material, rules=rules)).text
+        assert boosting.scores(model.text, rows, 2) == pytest.approx(mean, abs=1e-12)
+        parent = model.text
+    alone = STRATEGIES["compact"](_learning(material, seed=model.params["seed"])).text
     assert boosting.scores(new, rows, 2) * 2 == pytest.approx(boosting.scores(alone, rows, 2))
 
 
@@ -93,39 +95,37 @@ def test_the_mean_of_a_model_with_itself_scores_as_it_does(material: Material) -
 
 def test_what_continues_a_parent_wants_one(material: Material) -> None:
     with pytest.raises(ValueError, match="continues a parent, and there is none"):
-        STRATEGIES["refit_boost"].grow(replace(material, parent=None))
+        STRATEGIES["refit_boost"](replace(material, parent=None))
 
 
-def test_of_rivals_the_better_one_on_groups_that_none_learned_learns_them_too(
+def test_the_best_of_several_is_chosen_on_groups_that_none_of_them_learned(
     material: Material,
 ) -> None:
-    chosen = preselection.best(("refit_boost", "adapt"), lambda name: material)
-    assert chosen.grown == STRATEGIES[chosen.name].grow(material)
-    aside = parameters.aside(material.rules.learning, material.new.ids)
-    kept, learned = material.new.of(aside), replace(material, new=material.new.of(~aside))
-    found = {
-        name: drift.ndcg(
-            kept, boosting.scores(STRATEGIES[name].grow(learned).text, kept.features, 2)
+    name, notes = preselection.best(("refit_boost", "adapt"), material)
+    held = preselection.holdout(material.learning, material.new.ids)
+    kept, learned = material.new.of(held), replace(material, new=material.new.of(~held))
+    values = {
+        each: drift.ndcg(
+            kept, boosting.scores(STRATEGIES[each](learned).text, kept.features, 2)
         ).mean()
-        for name in ("refit_boost", "adapt")
+        for each in ("refit_boost", "adapt")
     }
-    assert chosen.name == max(found, key=found.__getitem__)
-    assert f"on {kept.groups} groups kept aside" in chosen.notes[0]
+    assert name == max(values, key=values.__getitem__)
+    assert f"on {kept.groups} held-out new groups" in notes[0]
+    assert all(f"{each} {value:.4f}" in notes[0] for each, value in values.items())
+    assert preselection.best(("adapt",), material) == ("adapt", ())
 
 
 def test_a_monotone_feature_only_raises_the_score(material: Material) -> None:
-    learning = material.rules.learning.model_copy(update={"monotone": {"own_share": 1}})
-    rules = replace(material.rules, learning=learning)
-    grown = STRATEGIES["replay_boost"].grow(
-        replace(material, rules=rules, parent=STRATEGIES["first"].grow(
-            replace(material, rules=rules)).text)
-    )  # fmt: skip
+    bound = _learning(material, monotone={"own_share": 1})
+    parent = STRATEGIES["first"](bound).text
+    model = STRATEGIES["replay_boost"](replace(bound, parent=parent))
     rows = material.new.features
     place = rows.column_names.index("own_share")
     last = None
     for share in (0.0, 0.1, 0.2, 0.4, 0.8):
         column = np.full(rows.num_rows, share, np.float32)
-        scores = boosting.scores(grown.text, rows.set_column(place, "own_share", [column]), 2)
+        scores = boosting.scores(model.text, rows.set_column(place, "own_share", [column]), 2)
         assert last is None or (scores >= last - 1e-12).all()
         last = scores
 

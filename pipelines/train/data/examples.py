@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+MAX_GRADE: Final = 10
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
@@ -28,6 +29,12 @@ class Examples:
     """g group ids."""
     weights: Floats
     """n weights; 1 where nothing else is known."""
+
+    @property
+    def categorical(self) -> tuple[str, ...]:
+        """The features that hold codes of the stored vocabulary."""
+        fields = self.features.schema
+        return tuple(field.name for field in fields if pa.types.is_integer(field.type))
 
     @property
     def groups(self) -> int:

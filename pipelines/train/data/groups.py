@@ -20,8 +20,7 @@ from pipelines.shared.errors import CorruptPartition, FeatureMismatch, Permanent
 from pipelines.shared.ledger import Manifest
 from pipelines.shared.run import Run
 from pipelines.train.data import examples, weights
-from pipelines.train.data.examples import Examples, Ints
-from pipelines.train.models.parameters import MAX_GRADE
+from pipelines.train.data.examples import MAX_GRADE, Examples, Ints
 
 _POSITION = "shown_position"
 _TIME = pa.timestamp("us", tz="UTC")

@@ -21,13 +21,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
-
-from pipelines.shared import hashing
 from pipelines.shared.declaration import Learning
+from pipelines.train.data.examples import MAX_GRADE
 
-MAX_GRADE: Final = 10
 FIRST_ROUNDS: Final = 100
 """Trees of a model of its own, at least; also what the account takes a full retrain for."""
 MOST_FIRST_ROUNDS: Final = 300
@@ -41,8 +37,6 @@ BLENDED_TREES: Final = 2 * COMPACT_ROUNDS
 """Of a blend: the new ones and as many of the parent's first."""
 MIN_GROUPS: Final = 20
 """Fewer new groups wait for the next interval: nothing is lost, `trained_through` stands still."""
-ASIDE_SHARE: Final = 0.3
-"""Share of the new groups, by a hash of the id, that chooses among rivals."""
 
 
 def first_rounds(rows: int) -> int:
@@ -53,11 +47,6 @@ def first_rounds(rows: int) -> int:
 def rounds(learning: Learning, span: int) -> int:
     """How many trees follow for new groups of so many intervals."""
     return min(learning.refit_rounds * span, learning.boost_rounds)
-
-
-def aside(learning: Learning, ids: Any) -> npt.NDArray[np.bool_]:
-    """Which of some groups are kept aside, to choose by; the chosen then learns them too."""
-    return hashing.draw(f"aside/{learning.seed}", ids) < ASIDE_SHARE
 
 
 def parameters(

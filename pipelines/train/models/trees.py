@@ -6,7 +6,6 @@ import re
 from typing import Final
 
 from pipelines.shared.declaration import Gate
-from pipelines.shared.models import booster
 from pipelines.train.models import boosting
 
 MARK: Final = "\nTree="
@@ -31,7 +30,7 @@ def leading(model: str, trees: int) -> str:
     """
     if count(model) <= trees:
         return model
-    return boosting.text(booster.lightgbm().Booster(model_str=model), trees)
+    return boosting.text(boosting.opened(model), trees)
 
 
 def within(model: str, gate: Gate) -> str:
@@ -55,7 +54,7 @@ def mean(first: str, second: str, most: int) -> str:
     head, own, tail = _parts(first)
     _, other, _ = _parts(second)
     whole = _SIZES.sub("", head) + _WORTH.sub(_halved, own + other) + tail
-    return boosting.text(booster.lightgbm().Booster(model_str=whole), most)
+    return boosting.text(boosting.opened(whole), most)
 
 
 def _parts(model: str) -> tuple[str, str, str]:

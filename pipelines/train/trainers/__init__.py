@@ -1,1 +1,1 @@
-"""Where trees are grown: on this machine or on Ray's workers."""
+"""Where trees are trained: on this machine, or on Ray's workers."""

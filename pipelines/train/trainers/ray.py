@@ -1,4 +1,4 @@
-"""Trees grown on Ray's workers, each with its own share of the groups.
+"""Trees trained on Ray's workers, each with its own share of the groups.
 
 LightGBM's data-parallel learner: every worker makes histograms of its rows, and the sums decide
 the splits (Meng et al., "A communication-efficient parallel algorithm for decision tree", 2016).
@@ -9,70 +9,43 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pipelines.shared import hashing
 from pipelines.shared.errors import SettingsError
 from pipelines.shared.models import booster
 from pipelines.train.data.examples import Examples
 from pipelines.train.models import boosting
-from pipelines.train.models.boosting import Leaves, Say
+from pipelines.train.models.boosting import Scores
+from pipelines.train.trainers import local
+from pipelines.train.trainers.job import Job, Progress, silent
 
 
-@dataclass(frozen=True)
-class OnRay:
-    """Ray Train's LightGBM trainer; joins the cluster that RAY_ADDRESS names, or starts one.
+def train(job: Job, workers: int, progress: Progress = silent) -> str:
+    """Train a job with Ray Train's LightGBM trainer; the text depends on the number of workers too.
 
-    The shares travel through Ray's object store, so that the workers' machines need no folder in
-    common, only this project and its packages. Moving leaves stays on this machine: it is one pass
-    over the new groups, without a search.
+    Joins the cluster that RAY_ADDRESS names, or starts one. The shares travel through Ray's object
+    store, so that the workers' machines need no folder in common, only this project and its
+    packages. A refit stays on this machine: it is one pass over the new groups, without a search.
+
+    Raises:
+        SettingsError: Ray is not installed.
+        ValueError: a worker would have no group.
     """
-
-    workers: int
-
-    def grow(
-        self,
-        examples: Examples,
-        categorical: tuple[str, ...],
-        params: dict[str, Any],
-        parent: str | None,
-        rounds: int,
-        say: Say,
-    ) -> str:
-        """See `Trainer.grow`. The text depends on the number of workers too.
-
-        Raises:
-            SettingsError: Ray is not installed.
-        """
-        if rounds == 0 and parent is not None:
-            return parent
-        parts = shares(examples, self.workers)
-        grown = _train(
-            [_share(part, parent, params) for part in parts], categorical, params, rounds
-        )
-        say(rounds, rounds)
-        return boosting.text(boosting.appended(parent, grown))
-
-    def refit(
-        self,
-        examples: Examples,
-        categorical: tuple[str, ...],
-        params: dict[str, Any],
-        parent: str,
-        decay: float,
-        rounds: int,
-        say: Say,
-        leaves: Leaves | None,
-    ) -> str:
-        """See `Trainer.refit`."""
-        moved = boosting.refit(
-            parent, examples, categorical, params, decay, 0, boosting.silent, leaves
-        )
-        return self.grow(examples, categorical, params, moved, rounds, say)
+    if job.parent is not None and job.decay is not None:
+        refitted = local.train(replace(job, rounds=0))
+        job = replace(job, parent=refitted, decay=None, leaves=None)
+    if job.rounds == 0 and job.parent is not None:
+        return job.parent
+    parts = shares(job.examples, workers)
+    model = boosting.opened(_fitted([_share(part, job) for part in parts], job))
+    if job.parent is not None:
+        boosting.prepend(model, job.parent)
+    progress(job.rounds, job.rounds)
+    return boosting.text(model)
 
 
 def shares(examples: Examples, workers: int) -> list[Examples]:
@@ -96,19 +69,18 @@ class Share:
     """What one worker learns from."""
 
     examples: Examples
-    known: npt.NDArray[np.float64] | None
+    known: Scores | None
     """n scores of the parent."""
 
 
-def _share(part: Examples, parent: str | None, params: dict[str, Any]) -> Share:
-    if parent is None:
+def _share(part: Examples, job: Job) -> Share:
+    if job.parent is None:
         return Share(part, None)
-    return Share(part, boosting.scores(parent, part.features, params["num_threads"]))
+    return Share(part, boosting.scores(job.parent, part.features, job.params["num_threads"]))
 
 
-def _train(
-    parts: list[Share], categorical: tuple[str, ...], params: dict[str, Any], rounds: int
-) -> str:
+def _fitted(parts: list[Share], job: Job) -> str:
+    """The new trees, as all workers together find them."""
     try:
         import ray
         from ray.train import RunConfig, ScalingConfig
@@ -122,23 +94,22 @@ def _train(
     os.environ.setdefault("RAY_worker_niceness", "0")
     if not ray.is_initialized():
         ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
-    told = {
+    config = {
         "shares": [ray.put(part) for part in parts],
-        "categorical": list(categorical),
-        "params": params,
-        "rounds": rounds,
+        "params": job.params,
+        "rounds": job.rounds,
     }
     with tempfile.TemporaryDirectory() as folder:
         trainer = LightGBMTrainer(
-            _work,
-            train_loop_config=told,
+            _worker,
+            train_loop_config=config,
             scaling_config=ScalingConfig(num_workers=len(parts)),
             run_config=RunConfig(storage_path=folder, name="train"),
         )
         return str(trainer.fit().return_value)
 
 
-def _work(told: dict[str, Any]) -> str:
+def _worker(config: dict[str, Any]) -> str:
     """One worker: its share of the groups, the same trees as all others.
 
     Returns:
@@ -148,18 +119,9 @@ def _work(told: dict[str, Any]) -> str:
     import ray.train
     from ray.train.lightgbm import get_network_params
 
-    lgb = booster.lightgbm()
-    share: Share = ray.get(told["shares"][ray.train.get_context().get_world_rank()])
-    examples = share.examples
-    params = told["params"] | {"tree_learner": "data", "pre_partition": True}
+    share: Share = ray.get(config["shares"][ray.train.get_context().get_world_rank()])
+    params = config["params"] | {"tree_learner": "data", "pre_partition": True}
     # Not binned before the workers know each other: they agree on the bins.
-    data = lgb.Dataset(
-        examples.features,
-        examples.labels,
-        group=examples.sizes,
-        weight=examples.weights if (examples.weights != 1).any() else None,
-        init_score=share.known,
-        categorical_feature=told["categorical"],
-        params=params,
-    )
-    return boosting.text(lgb.train(params | get_network_params(), data, told["rounds"]))
+    data = boosting.dataset(share.examples, params, share.known)
+    model = booster.lightgbm().train(params | get_network_params(), data, config["rounds"])
+    return boosting.text(model)

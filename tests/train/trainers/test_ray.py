@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,10 +18,10 @@ from pipelines.train import drift, plan
 from pipelines.train.data import groups
 from pipelines.train.data.examples import Examples
 from pipelines.train.data.groups import Catalogue
+from pipelines.train.material import Material
 from pipelines.train.models import boosting
-from pipelines.train.strategies import STRATEGIES, Material, Rules
+from pipelines.train.strategies import STRATEGIES
 from pipelines.train.trainers import ray as ray_trainer
-from pipelines.train.trainers.ray import OnRay
 from tests.train.baskets import CATEGORICAL, FEATURES, Installation, interval
 
 MARGIN = 0.03
@@ -70,16 +71,16 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_workers_learn_much_the_same_as_one(shop: Installation, two_nodes: None) -> None:
-    declared = shop.any.shop
-    local = Rules(CATEGORICAL, declared.learning, declared.gate, threads=1)
-    spread = Rules(CATEGORICAL, declared.learning, declared.gate, 1, OnRay(2))
     old, new, later = _read(shop, 0, 5), _read(shop, 6, 7), _read(shop, 8, 12)
-    texts = []
-    for rules in (local, spread):
-        first = STRATEGIES["first"].grow(Material(rules, old))
-        texts.append(STRATEGIES["refit_boost"].grow(Material(rules, new, first.text)))
-    assert texts[0].trees == texts[1].trees == 100 + declared.learning.refit_rounds
-    one, two = (drift.ndcg(later, boosting.scores(each.text, later.features, 1)) for each in texts)
+    models = []
+    for trainer in ("local", "ray"):
+        run = Installation(shop.settings, {"trainer": trainer, "workers": 2}).any
+        first = STRATEGIES["first"](replace(Material.of(run, old), threads=1))
+        material = replace(Material.of(run, new, first.text), threads=1)
+        models.append(STRATEGIES["refit_boost"](material))
+    trees = 100 + run.shop.learning.refit_rounds
+    assert [each.trees for each in models] == [trees, trees]
+    one, two = (drift.ndcg(later, boosting.scores(each.text, later.features, 1)) for each in models)
     gain = two - one
     assert gain.mean() - 1.96 * gain.std() / np.sqrt(len(gain)) > -MARGIN
 

@@ -14,10 +14,13 @@ from pipelines.train import plan
 from pipelines.train.data import groups
 from pipelines.train.data.examples import Examples
 from pipelines.train.data.groups import Catalogue
+from pipelines.train.material import Material
 from pipelines.train.models import boosting
-from pipelines.train.models.boosting import Binned
-from pipelines.train.strategies import Rules
+from pipelines.train.trainers import local
+from pipelines.train.trainers.job import Job
 from tests.train.baskets import CATEGORICAL, FEATURES, Installation, interval
+
+Params = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
@@ -38,37 +41,37 @@ def weeks(shop: Installation) -> Callable[[int, int], Examples]:
 
 
 @pytest.fixture(scope="module")
-def rules(shop: Installation) -> Rules:
-    shop_declared = shop.any.shop
-    return Rules(CATEGORICAL, shop_declared.learning, shop_declared.gate, threads=2)
+def chosen(shop: Installation) -> Params:
+    run = shop.any
+    return lambda examples, **changed: Material.of(run, examples).params(examples, **changed)
 
 
 def _slow(parent: str, new: Examples, params: dict[str, Any], decay: float, rounds: int) -> Any:
     """Refit by LightGBM's own method, then continue by its `init_model`."""
     lgb = booster.lightgbm()
-    moved = lgb.Booster(model_str=parent).refit(
+    refitted = lgb.Booster(model_str=parent).refit(
         new.features, new.labels, group=new.sizes, decay_rate=decay, dataset_params=params,
         num_threads=2,
     )  # fmt: skip
     if not rounds:
-        return moved
+        return refitted
     data = lgb.Dataset(
         new.features, new.labels, group=new.sizes, categorical_feature=list(CATEGORICAL),
         params=params, free_raw_data=False,
     )  # fmt: skip
-    return lgb.train(params, data, rounds, init_model=moved)
+    return lgb.train(params, data, rounds, init_model=refitted)
 
 
 @pytest.mark.parametrize("leaves", [31, 2])
 @pytest.mark.parametrize("rounds", [0, 4])
 def test_refitting_and_growing_on_the_same_bins_is_exact(
-    weeks: Callable[[int, int], Examples], rules: Rules, leaves: int, rounds: int
+    weeks: Callable[[int, int], Examples], chosen: Params, leaves: int, rounds: int
 ) -> None:
     old, new = weeks(0, 3), weeks(4, 4)
-    first = Binned.of(old, CATEGORICAL, rules.parameters(old, num_leaves=leaves)).grow(8)
+    first = local.train(Job(old, chosen(old, num_leaves=leaves), 8))
     # Every tree sees every feature: which ones are drawn differs between the two ways.
-    params = rules.parameters(new, learning_rate=0.05, feature_fraction=1.0)
-    quick = boosting.refit(first, new, CATEGORICAL, params, 0.9, rounds)
+    params = chosen(new, learning_rate=0.05, feature_fraction=1.0)
+    quick = local.train(Job(new, params, rounds, first, 0.9))
     slow = _slow(first, new, params, 0.9, rounds)
     assert quick.count("\nTree=") == 8 + rounds
     expected = slow.predict(new.features, num_threads=2)
@@ -77,13 +80,13 @@ def test_refitting_and_growing_on_the_same_bins_is_exact(
 
 
 def test_continuing_is_exact_and_keeps_the_parents_trees(
-    weeks: Callable[[int, int], Examples], rules: Rules
+    weeks: Callable[[int, int], Examples], chosen: Params
 ) -> None:
     lgb = booster.lightgbm()
     old, new = weeks(0, 3), weeks(4, 4)
-    first = Binned.of(old, CATEGORICAL, rules.parameters(old)).grow(6)
-    params = rules.parameters(new)
-    quick = Binned.of(new, CATEGORICAL, params, first).grow(5)
+    first = local.train(Job(old, chosen(old), 6))
+    params = chosen(new)
+    quick = local.train(Job(new, params, 5, first))
     data = lgb.Dataset(
         new.features, new.labels, group=new.sizes, categorical_feature=list(CATEGORICAL),
         params=params, free_raw_data=False,
@@ -96,25 +99,25 @@ def test_continuing_is_exact_and_keeps_the_parents_trees(
 
 
 def test_weights_change_what_is_learned(
-    weeks: Callable[[int, int], Examples], rules: Rules
+    weeks: Callable[[int, int], Examples], chosen: Params
 ) -> None:
     new = weeks(0, 3)
-    params = rules.parameters(new)
-    plain = Binned.of(new, CATEGORICAL, params).grow(3)
+    params = chosen(new)
+    plain = local.train(Job(new, params, 3))
     heavy = np.where(np.arange(new.rows) % 2 == 0, 2.0, 0.5).astype(np.float32)
-    assert Binned.of(replace(new, weights=heavy), CATEGORICAL, params).grow(3) != plain
-    assert Binned.of(new, CATEGORICAL, params).grow(3) == plain
+    assert local.train(Job(replace(new, weights=heavy), params, 3)) != plain
+    assert local.train(Job(new, params, 3)) == plain
 
 
-def test_scores_by_the_leaves_are_the_scores_and_move_the_same_leaves(
-    weeks: Callable[[int, int], Examples], rules: Rules
+def test_scores_from_leaves_are_the_scores_and_a_refit_by_them_is_the_same(
+    weeks: Callable[[int, int], Examples], chosen: Params
 ) -> None:
     old, new = weeks(0, 3), weeks(4, 4)
-    parent = Binned.of(old, CATEGORICAL, rules.parameters(old)).grow(20)
-    leaves = boosting.fallen_into(parent, new.features, 2)
+    parent = local.train(Job(old, chosen(old), 20))
+    leaves = boosting.leaves(parent, new.features, 2)
     assert leaves.shape == (new.rows, 20)
     scores = boosting.scores(parent, new.features, 2)
-    assert boosting.scores_of(parent, leaves) == pytest.approx(scores, abs=1e-12)
-    params = rules.parameters(new)
-    known = boosting.refit(parent, new, CATEGORICAL, params, 0.9, 2, leaves=leaves)
-    assert known == boosting.refit(parent, new, CATEGORICAL, params, 0.9, 2)
+    assert boosting.scores_from_leaves(parent, leaves) == pytest.approx(scores, abs=1e-12)
+    params = chosen(new)
+    known = local.train(Job(new, params, 2, parent, 0.9, leaves))
+    assert known == local.train(Job(new, params, 2, parent, 0.9))
