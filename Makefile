@@ -50,7 +50,7 @@ check: setup-dev ## Lint, formatting, types and import rules
 docs: setup-dev ## Build the documentation site into .site/html; a broken link fails
 	@rm -rf .site && mkdir -p .site/pages
 	@cp -r --parents docs *.md expectations/README.md shops/*/README.md .site/pages
-	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 	@echo "see it: $(PYTHON) -m http.server --bind 127.0.0.1 --directory .site/html 8000"
 
 bench: setup-dev ## Measure what README's figures come from
