@@ -186,7 +186,7 @@ def _policy(weeks: Weeks, state: State, week: int) -> str:
     healths = (*history.healths, health)
     policy_state = PolicyState(
         learning, gate, None, trees.count(parent), len(parent) / 1e6, 0.0, 1, state.behind,
-        drift.since_alarm(healths, learning.drift_alarm, policy.reach(learning)),
+        drift.runs_since_alarm(healths, learning.drift_alarm, policy.reach(learning)),
         material.new.groups, window, every, history,
     )  # fmt: skip
     choice = policy.choose(policy_state)

@@ -76,9 +76,9 @@ class ContentHash:
         self._rows += piece.num_rows
         if self._rows >= self._ROWS:
             whole = self._rows - self._rows % self._ROWS
-            together = pa.concat_tables(self._waiting)
-            self._hash(together.slice(0, whole))
-            self._waiting = [together.slice(whole)]
+            waiting = pa.concat_tables(self._waiting)
+            self._hash(waiting.slice(0, whole))
+            self._waiting = [waiting.slice(whole)]
             self._rows -= whole
 
     def hexdigest(self) -> str:

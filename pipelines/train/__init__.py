@@ -1,6 +1,6 @@
 """Training: challengers that learn only what the champion has not seen.
 
-Entry points: `run` for the loop, `retrain` for the reference that learns everything anew, `tune`
+Entry points: `run` for the loop, `retrain` for the reference that learns everything, `tune`
 for an occasional search for better settings.
 """
 

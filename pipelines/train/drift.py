@@ -1,4 +1,4 @@
-"""How the champion fares on groups that it has not learned yet, and whether that is news.
+"""How well the champion ranks groups that it has not learned yet, and whether that is unusual.
 
 The new groups are scored before anything learns from them: the prequential error of Gama,
 Sebastião and Rodrigues, "On evaluating stream learning algorithms" (2013).
@@ -17,12 +17,12 @@ import numpy.typing as npt
 from pipelines.shared import ranking
 from pipelines.train.data.examples import Examples
 
-MEMORY: Final = 8
+PAST_RUNS: Final = 8
 """The past is the last so many runs."""
-LEAST: Final = 3
+MIN_RUNS: Final = 3
 """Fewer runs tell nothing about what is usual."""
 RECOVERY: Final = 4
-"""Runs after an alarm in which the new is learned faster than usual."""
+"""Runs after an alarm in which new groups are learned faster than usual."""
 _NORMAL: Final = 1.4826
 """Standard deviations in a median absolute deviation, where errors are normal."""
 
@@ -84,15 +84,15 @@ def behind(now: Health, past: Sequence[Health]) -> float | None:
     Returns:
         A number, positive where the model fell; None while the past is too short to tell.
     """
-    if len(past) < LEAST:
+    if len(past) < MIN_RUNS:
         return None
-    values = np.array([each.ndcg_at_10 for each in past[-MEMORY:]])
+    values = np.array([each.ndcg_at_10 for each in past[-PAST_RUNS:]])
     usual = float(np.median(values))
     deviation = _NORMAL * float(np.median(np.abs(values - usual)))
     return (usual - now.ndcg_at_10) / max(math.hypot(now.error, deviation), 1e-9)
 
 
-def since_alarm(healths: Sequence[Health], alarm: float, reach: int) -> int | None:
+def runs_since_alarm(healths: Sequence[Health], alarm: float, reach: int) -> int | None:
     """How many runs ago a champion last fell behind by more than `alarm` errors.
 
     Args:

@@ -1,4 +1,4 @@
-"""What earlier runs found and spent, as the ledger has it."""
+"""Health and cost of earlier runs, as the ledger has them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ NEW_MODELS: Final = frozenset({"first", "compact", "blend"})
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """What a run's training cost, and what a full retrain would have, in groups times trees."""
+    """Cost of a run's training and of a full retrain, in groups times trees."""
 
     work: float
+    """Of the training. The ledger has both under these names, as `spent`."""
     full: float
 
 

@@ -112,10 +112,10 @@ def mismatch(parent: Parent, catalogue: Catalogue, codes: dict[str, dict[str, in
         return f"version {number} takes other features as categorical"
     for name in card.categorical:
         known = codes.get(name, {})
-        if moved := [
+        if changed := [
             value
             for value, code in card.vocabulary.get(name, {}).items()
             if known.get(value) != code
         ]:
-            return f"the codes of {name} that version {number} knows have changed: {moved[0]!r}"
+            return f"the codes of {name} that version {number} knows have changed: {changed[0]!r}"
     return None

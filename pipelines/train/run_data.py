@@ -12,7 +12,7 @@ from pipelines.train.data import groups, replay
 from pipelines.train.data.groups import Catalogue, Selection
 from pipelines.train.material import Material
 from pipelines.train.plan import Parent
-from pipelines.train.trainers.job import Progress
+from pipelines.train.trainers.job import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,22 @@ class RunData:
     """What a run may learn from, and what it continues."""
 
     run: Run
-    catalogue: Catalogue
-    codes: dict[str, dict[str, int]]
     steps: list[Manifest]
+    """See `plan.steps`; at least one."""
     parent: Parent | None
     selection: Selection
     """The new groups."""
-    progress: Progress
+    progress: Progress = silent
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """Today's features."""
+        return Catalogue.of(self.steps[-1])
+
+    @cached_property
+    def codes(self) -> dict[str, dict[str, int]]:
+        """The stored codes of the categorical features."""
+        return plan.codes(self.run, self.catalogue)
 
     @cached_property
     def material(self) -> Material:

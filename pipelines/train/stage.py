@@ -1,4 +1,4 @@
-"""The stage: select what was not learned yet, train a challenger, save it, tell the ledger."""
+"""The stage: select what was not learned yet, train a challenger, save it, record it."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from pipelines.train.trainers.job import Progress, silent
 def run(run: Run, progress: Progress = silent) -> Trained:
     """Train the challenger of an interval.
 
-    Without a champion: a first model, once enough intervals have groups. With one: what matured
-    since it learned, by continuing it; a rejected challenger or a gap loses nothing.
+    Without a champion it is a first model, once enough intervals have groups. With one it learns
+    what matured since the champion learned; a rejected challenger or a gap loses nothing.
 
     Args:
         progress: called after each round with the rounds done and wanted.
@@ -48,8 +48,8 @@ def run(run: Run, progress: Progress = silent) -> Trained:
     trained = Trained(surface, plan.cut(run), None, parent.version.version if parent else None)
     steps = plan.steps(run)
     if parent is None and len(steps) < (needed := run.shop.learning.warm_up_intervals):
-        reason = f"warming up: {len(steps)} of {needed} intervals with groups"
-        return _record(run, replace(trained, reason=reason), started)
+        warming = f"warming up: {len(steps)} of {needed} intervals with groups"
+        return _record(run, replace(trained, reason=warming), started)
     if not steps:
         return _record(run, replace(trained, reason="no interval has groups"), started)
 
@@ -62,12 +62,10 @@ def run(run: Run, progress: Progress = silent) -> Trained:
         groups=selection.groups,
         without_relevant=selection.without_relevant,
     )
-    if little := _too_little(trained):
-        return _record(run, replace(trained, reason=little), started)
-    catalogue = Catalogue.of(steps[-1])
-    _require_known(run, catalogue)
-    codes = plan.codes(run, catalogue)
-    data = RunData(run, catalogue, codes, steps, parent, selection, progress)
+    if reason := _too_few(trained):
+        return _record(run, replace(trained, reason=reason), started)
+    data = RunData(run, steps, parent, selection, progress)
+    _require_known(run, data.catalogue)
     return _record(run, _train(data, trained), started)
 
 
@@ -90,7 +88,7 @@ def retrain(run: Run, folder: Path) -> Path:
     catalogue = Catalogue.of(steps[-1])
     same = [step for step in steps if Catalogue.of(step) == catalogue]
     selection = groups.select(run, same, None, plan.cut(run))
-    data = RunData(run, catalogue, plan.codes(run, catalogue), steps, None, selection, silent)
+    data = RunData(run, steps, None, selection)
     if (ready := data.material.new.groups) < MIN_GROUPS:
         raise ValueError(
             f"only {ready} groups matured before {plan.cut(run)}, at least {MIN_GROUPS} are "
@@ -101,10 +99,10 @@ def retrain(run: Run, folder: Path) -> Path:
     return folder / "retrain.txt"
 
 
-def _too_little(trained: Trained) -> str | None:
-    begun, cut = trained.trained_from, trained.cut
+def _too_few(trained: Trained) -> str | None:
+    since, cut = trained.trained_from, trained.cut
     if trained.groups == 0:
-        return f"no new mature groups in [{begun:%Y-%m-%dT%H:%MZ}, {cut:%Y-%m-%dT%H:%MZ})"
+        return f"no new mature groups in [{since:%Y-%m-%dT%H:%MZ}, {cut:%Y-%m-%dT%H:%MZ})"
     if trained.groups < MIN_GROUPS:
         return f"only {trained.groups} new groups, at least {MIN_GROUPS} are wanted: they wait"
     return None
@@ -123,8 +121,8 @@ def _train(data: RunData, trained: Trained) -> Trained:
     material = data.material
     trained = replace(trained, one_grade=trained.groups - material.new.groups)
     if material.new.groups < MIN_GROUPS:
-        few = f"only {material.new.groups} groups with two grades: they wait"
-        return replace(trained, reason=few)
+        reason = f"only {material.new.groups} groups with two grades: they wait"
+        return replace(trained, reason=reason)
     if data.parent is None:
         first = _save(data, "first", strategies.fresh(material), started)
         return replace(trained, challengers=(first,))
@@ -148,13 +146,14 @@ def _policy_state(
     """The parent's health on the new groups, and the state that the policy asks for."""
     learning, past = data.run.shop.learning, history.read(data.run)
     mismatch = plan.mismatch(parent, data.catalogue, data.codes)
-    health, behind, since_alarm, score_ms = None, None, None, 0.0
+    health, behind, runs_since_alarm, score_ms = None, None, None, 0.0
     if mismatch is None:
         scores = boosting.scores_from_leaves(parent.text, material.leaves)
         health = drift.measure(material.new, scores)
         behind = drift.behind(health, past.healths)
         healths = (*past.healths, health)
-        since_alarm = drift.since_alarm(healths, learning.drift_alarm, policy.reach(learning))
+        reach = policy.reach(learning)
+        runs_since_alarm = drift.runs_since_alarm(healths, learning.drift_alarm, reach)
         score_ms = booster.score_ms(parent.text, material.new.features)
     return health, PolicyState(
         learning=learning,
@@ -165,7 +164,7 @@ def _policy_state(
         score_ms=score_ms,
         span=data.span,
         behind=behind,
-        since_alarm=since_alarm,
+        runs_since_alarm=runs_since_alarm,
         new_groups=material.new.groups,
         window_groups=data.window.groups,
         all_groups=plan.all_groups(data.steps),

@@ -39,7 +39,7 @@ class TooLittleHistory(PermanentError):
 
 @dataclass(frozen=True)
 class Trial:
-    """One set of settings and how it fared."""
+    """One set of settings and what it reached."""
 
     number: int
     settings: dict[str, Any]
@@ -93,12 +93,12 @@ def tune(run: Run, trials: int, intervals: int, folder: Path, progress: Progress
         direction="maximize",
         load_if_exists=True,
     )
-    own = {name: getattr(run.shop.learning, name) for name in TUNED}
+    declared = {name: getattr(run.shop.learning, name) for name in TUNED}
     if not study.trials:
-        study.enqueue_trial(own)
+        study.enqueue_trial(declared)
     while (done := len(_finished(study))) < trials:
         progress(done, trials)
-        # A sampler of its own for each trial: what is drawn does not depend on where it resumed.
+        # A new sampler for each trial: its draws do not depend on where the search was resumed.
         study.sampler = optuna.samplers.TPESampler(seed=run.shop.learning.seed + done)
         study.optimize(lambda trial: course.value(_suggested(trial)), n_trials=1)
     progress(trials, trials)
@@ -140,18 +140,18 @@ class _Course:
     def of(cls, run: Run, known: list[Manifest], intervals: int) -> _Course:
         before, steps = known[:-intervals], known[-intervals:]
         catalogue = Catalogue.of(known[-1])
-        begun = steps[0].interval.start
+        start = steps[0].interval.start
 
         def read(chosen: list[Manifest], since: Any, until: Any) -> Examples:
             return groups.load(run, groups.select(run, chosen, since, until), catalogue)
 
-        edges = [begun, *(step.interval.end for step in steps[:-1]), plan.cut(run)]
+        edges = [start, *(step.interval.end for step in steps[:-1]), plan.cut(run)]
         parts = tuple(
             part
             for since, until in pairwise(edges)
             if (part := read(known, since, until)).groups >= MIN_GROUPS
         )
-        first = strategies.compact(Material.of(run, read(before, None, begun))).text
+        first = strategies.compact(Material.of(run, read(before, None, start))).text
         inputs = "".join(step.content_hash for step in known) + repr(run.shop.learning)
         name = f"{run.interval.start:%Y-%m-%d}-{hashlib.sha256(inputs.encode()).hexdigest()[:12]}"
         return cls(name, run, tuple(step.interval.key for step in steps), first, parts)

@@ -66,11 +66,11 @@ def test_a_change_is_an_alarm_until_what_is_usual_has_changed_or_it_is_made_good
     """Levels as a permuted year had them: usual, fallen, half recovered, recovered."""
     usual = [Health(value, 0.02, 400) for value in (0.54, 0.55, 0.55, 0.52, 0.56, 0.53)]
     fallen, half, well = (Health(value, 0.02, 400) for value in (0.11, 0.29, 0.56))
-    assert drift.since_alarm(usual, 4.0, 4) is None
-    assert drift.since_alarm([*usual, fallen], 4.0, 4) == 0
-    assert drift.since_alarm([*usual, fallen, half], 4.0, 4) == 0
-    assert drift.since_alarm([*usual, fallen, half, well], 4.0, 4) == 1
-    assert drift.since_alarm([*usual, fallen, half, *[well] * 4], 4.0, 4) == 4
-    assert drift.since_alarm([*usual, fallen, half, *[well] * 5], 4.0, 4) is None
-    assert drift.since_alarm([*usual, fallen, half, *[well] * 5], 4.0, 12) == 5
-    assert drift.since_alarm([*usual, *[fallen] * 12], 4.0, 4) is None
+    assert drift.runs_since_alarm(usual, 4.0, 4) is None
+    assert drift.runs_since_alarm([*usual, fallen], 4.0, 4) == 0
+    assert drift.runs_since_alarm([*usual, fallen, half], 4.0, 4) == 0
+    assert drift.runs_since_alarm([*usual, fallen, half, well], 4.0, 4) == 1
+    assert drift.runs_since_alarm([*usual, fallen, half, *[well] * 4], 4.0, 4) == 4
+    assert drift.runs_since_alarm([*usual, fallen, half, *[well] * 5], 4.0, 4) is None
+    assert drift.runs_since_alarm([*usual, fallen, half, *[well] * 5], 4.0, 12) == 5
+    assert drift.runs_since_alarm([*usual, *[fallen] * 12], 4.0, 4) is None

@@ -17,8 +17,8 @@ from pipelines.train.policy import Choice, PolicyState
 COSTS = (TrainingCost(30_000.0, 400_000.0),) * 3
 USUAL = PolicyState(
     learning=Learning(), gate=Gate(), mismatch=None, trees=100, megabytes=0.4, score_ms=5.0,
-    span=1, behind=0.5, since_alarm=None, new_groups=300, window_groups=4_800, all_groups=9_000,
-    history=History((), COSTS, runs_since_new_model=2),
+    span=1, behind=0.5, runs_since_alarm=None, new_groups=300, window_groups=4_800,
+    all_groups=9_000, history=History((), COSTS, runs_since_new_model=2),
 )  # fmt: skip
 
 
@@ -42,39 +42,39 @@ def test_usually_one_challenger_is_trained() -> None:
     ],
 )
 def test_what_cannot_be_continued_is_compacted_alone(changed: dict[str, object], said: str) -> None:
-    chosen = policy.choose(replace(USUAL, behind=50.0, since_alarm=0, **changed))  # type: ignore[arg-type]
+    chosen = policy.choose(replace(USUAL, behind=50.0, runs_since_alarm=0, **changed))  # type: ignore[arg-type]
     assert chosen.names == ("compact",)
     assert chosen.forced
     assert said in chosen.notes[0]
 
 
 def test_an_abrupt_change_puts_another_challenger_beside_the_usual_one() -> None:
-    chosen = policy.choose(replace(USUAL, behind=4.5, since_alarm=0))
+    chosen = policy.choose(replace(USUAL, behind=4.5, runs_since_alarm=0))
     assert chosen.names == ("refit_boost", "adapt")
     assert "4.5 errors behind" in chosen.notes[0]
     assert policy.choose(replace(USUAL, behind=None)).names == ("refit_boost",)
 
 
 def test_the_runs_after_a_change_adapt_also_where_a_new_model_is_due() -> None:
-    chosen = policy.choose(replace(USUAL, since_alarm=2, history=_after(9)))
+    chosen = policy.choose(replace(USUAL, runs_since_alarm=2, history=_after(9)))
     assert chosen == Choice(("adapt",), ("adapt: the champion fell far behind 2 runs ago",))
 
 
 def test_no_new_model_learns_a_window_that_lies_mostly_before_the_change() -> None:
     rich = replace(USUAL, history=_after(30, TrainingCost(0.0, 9e9)))
     assert policy.reach(rich.learning) == 12
-    waits = policy.choose(replace(rich, since_alarm=5))
+    waits = policy.choose(replace(rich, runs_since_alarm=5))
     assert waits.names == ("refit_boost",)
     assert waits.notes == ("no new model: the champion fell far behind 5 runs ago",)
-    assert policy.choose(replace(rich, since_alarm=None)).names == ("blend",)
+    assert policy.choose(replace(rich, runs_since_alarm=None)).names == ("blend",)
 
 
 def test_a_change_with_a_monotone_feature_is_a_compaction() -> None:
     bound = replace(USUAL, learning=Learning(monotone={"price": -1}), behind=4.5)
-    chosen = policy.choose(replace(bound, since_alarm=0))
+    chosen = policy.choose(replace(bound, runs_since_alarm=0))
     assert chosen.names == ("compact",)
     assert not chosen.forced
-    assert policy.choose(replace(bound, since_alarm=1)).names == ("replay_boost",)
+    assert policy.choose(replace(bound, runs_since_alarm=1)).names == ("replay_boost",)
 
 
 def test_a_new_model_comes_when_it_is_paid_for_or_overdue() -> None:

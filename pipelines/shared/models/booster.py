@@ -22,7 +22,7 @@ _REPEATS: Final = 50
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What travels with a model text, as JSON beside it."""
+    """The description that travels with a model text, as JSON beside it."""
 
     features: tuple[str, ...]
     categorical: tuple[str, ...]
@@ -108,13 +108,13 @@ def score_ms(text: str, rows: pa.Table, candidates: int = CANDIDATES) -> float:
     """
     booster = lightgbm().Booster(model_str=text)
     some = rows.take(np.resize(np.arange(rows.num_rows), candidates)).combine_chunks()
-    taken = []
+    seconds = []
     for _ in range(_REPEATS + 1):
         started = time.thread_time()
         booster.predict(some, num_threads=1)
-        taken.append(time.thread_time() - started)
+        seconds.append(time.thread_time() - started)
     # The first call also prepares the prediction.
-    return float(np.quantile(taken[1:], 0.99, method="lower")) * 1000
+    return float(np.quantile(seconds[1:], 0.99, method="lower")) * 1000
 
 
 def importance(path: Path) -> dict[str, float]:

@@ -1,9 +1,9 @@
-"""What training hands to evaluation: a reference to each challenger, kept in the ledger."""
+"""References to challengers, which training hands to evaluation through the ledger."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -32,13 +32,18 @@ class Challenger:
     rows: int
     """Candidates of these groups, after the negatives were thinned."""
     forced: bool = False
-    """Nothing could be continued: it need only be no worse than the champion (law 9)."""
+    """Nothing could be continued: it must only not be worse than the champion (law 9)."""
     seconds: float = 0.0
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Challenger:
+        """A challenger from plain JSON-able values."""
+        return cls(**{**plain, "trained_through": utc(plain["trained_through"])})
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What training made of a run's interval."""
+    """The result of training for an interval."""
 
     surface: str
     cut: datetime
@@ -49,7 +54,7 @@ class Trained:
     reason: str | None = None
     """Why nothing was trained; None otherwise."""
     notes: tuple[str, ...] = ()
-    """What was done otherwise than usual, and why."""
+    """Choices other than the usual, and why."""
     groups: int = 0
     """New groups to learn from: mature, outside the memory holdout, with a relevant candidate."""
     without_relevant: int = 0
@@ -57,14 +62,14 @@ class Trained:
     one_grade: int = 0
     """New groups that teach no order, because all candidates that were kept had one grade."""
     health: dict[str, Any] | None = None
-    """How the parent fared on the new groups: `ndcg_at_10`, `error`, `groups`; None without."""
+    """The parent on the new groups: `ndcg_at_10`, `error`, `groups`; None without."""
     replay: str | None = None
-    """What names the sample of the past that was learned once more; None without."""
+    """The name of the sample of the past that was learned again; None without."""
     spent: dict[str, float] | None = None
-    """`work` of the training and of a `full` retrain, in groups times trees; None without."""
+    """The training's cost, `work`, and a `full` retrain's, in groups times trees; None without."""
 
     def as_dict(self) -> dict[str, Any]:
-        """As plain JSON-able values."""
+        """Plain JSON-able values."""
         plain = asdict(self)
         plain["cut"] = self.cut.isoformat()
         plain["trained_from"] = self.trained_from.isoformat() if self.trained_from else None
@@ -76,7 +81,7 @@ class Trained:
         return plain
 
     def details(self) -> dict[str, Any]:
-        """What the ledger keeps: `as_dict` without what differs from one rerun to the next."""
+        """The values that the ledger keeps: `as_dict` without those that differ between reruns."""
         plain = self.as_dict()
         for challenger in plain["challengers"]:
             del challenger["seconds"]
@@ -85,16 +90,19 @@ class Trained:
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Trained:
         """The opposite of `as_dict` and of `details`."""
-        challengers = tuple(
-            Challenger(**(each | {"trained_through": utc(each["trained_through"])}))
-            for each in plain["challengers"]
-        )
         since = plain["trained_from"]
-        found = cls(**(dict(plain) | {"challengers": challengers, "notes": tuple(plain["notes"])}))
-        return replace(found, cut=utc(plain["cut"]), trained_from=utc(since) if since else None)
+        return cls(
+            **{
+                **plain,
+                "cut": utc(plain["cut"]),
+                "trained_from": utc(since) if since else None,
+                "challengers": tuple(map(Challenger.of, plain["challengers"])),
+                "notes": tuple(plain["notes"]),
+            }
+        )
 
 
 def read(ledger: Ledger, surface: str, interval: Interval) -> Trained | None:
-    """What was trained for an interval, as the ledger has it; None if training never ran."""
+    """The result of training for an interval, from the ledger; None if training never ran."""
     manifest = ledger.manifest(STAGE, surface, interval)
     return Trained.of(manifest.details) if manifest else None

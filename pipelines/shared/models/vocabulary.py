@@ -40,8 +40,8 @@ def rows(lake: Lake, until: datetime | None = None) -> pa.Table:
         keys = [key for key in keys if key < f"{until:%Y-%m-%dT%H:%M:%SZ}"]
     if not keys:
         return schema.empty_table()
-    found = lake.read(TABLE, keys, list(schema.names)).cast(schema)
-    return found.sort_by([("feature", "ascending"), ("code", "ascending")])
+    stored = lake.read(TABLE, keys, list(schema.names)).cast(schema)
+    return stored.sort_by([("feature", "ascending"), ("code", "ascending")])
 
 
 def read(lake: Lake, until: datetime) -> dict[str, dict[str, int]]:

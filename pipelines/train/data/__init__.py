@@ -1,1 +1,1 @@
-"""What a challenger learns from: groups, weights, replay."""
+"""Groups that a challenger learns from, their weights, and replay."""

@@ -81,6 +81,6 @@ def joined(parts: Sequence[Examples]) -> Examples:
 
 def empty(schema: pa.Schema) -> Examples:
     """No groups at all."""
-    none = np.empty(0, np.float32)
+    floats = np.empty(0, np.float32)
     ids = pa.array([], pa.string())
-    return Examples(schema.empty_table(), none, np.empty(0, np.int64), ids, none)
+    return Examples(schema.empty_table(), floats, np.empty(0, np.int64), ids, floats)

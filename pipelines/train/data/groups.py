@@ -109,11 +109,11 @@ _INDEX = [c.GROUP, c.INTERVAL]
 
 def _require_complete(index: pa.Table, steps: list[Manifest]) -> None:
     counted = index.group_by(c.INTERVAL).aggregate([(c.GROUP, "count")])
-    found = dict(
+    groups = dict(
         zip(counted[c.INTERVAL].to_pylist(), counted[f"{c.GROUP}_count"].to_pylist(), strict=True)
     )
     for step in steps:
-        if (have := found.get(step.interval.key, 0)) != step.counts["groups"]:
+        if (have := groups.get(step.interval.key, 0)) != step.counts["groups"]:
             raise CorruptPartition(
                 f"the group index of {step.interval} holds {have} groups, but the ledger knows of "
                 f"{step.counts['groups']}; rerun the features stage of this interval"

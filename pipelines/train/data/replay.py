@@ -1,4 +1,4 @@
-"""A bounded sample of the past, learned once more so that it is not forgotten.
+"""A bounded sample of the past, learned again so that it is not forgotten.
 
 Nothing is stored twice: which groups are in it follows from the group index, a hash of each
 group's id and its age, so that a rerun draws the same ones from the same partitions.
@@ -23,7 +23,7 @@ from pipelines.train.data.groups import Selection
 def sample(
     past: Selection, size: int, until: datetime, half_life: timedelta, seed: int
 ) -> Selection:
-    """Draw groups of the past, without replacement, each with a chance that fades with its age.
+    """Draw groups of the past, without replacement, each with a chance that decays with its age.
 
     The `size` largest u^(1/w), where u is the hash of the id in [0, 1) and w the weight: Efraimidis
     and Spirakis, "Weighted random sampling with a reservoir" (2006). Growing older changes w of all
@@ -41,14 +41,14 @@ def sample(
     if past.groups <= size:
         return past
     draws = np.maximum(hashing.draw(f"replay/{seed}", past.index[c.GROUP]), np.finfo(float).tiny)
-    keys = np.log(draws) / fading(past.index[c.INTERVAL], until, half_life)
+    keys = np.log(draws) / decay(past.index[c.INTERVAL], until, half_life)
     chosen = np.zeros(past.groups, np.bool_)
     # Ties are as good as impossible, and settled by the order of the index.
     chosen[np.argsort(-keys, kind="stable")[:size]] = True
     return Selection(past.index.filter(pa.array(chosen)), past.without_relevant)
 
 
-def fading(
+def decay(
     intervals: pa.ChunkedArray[Any], until: datetime, half_life: timedelta
 ) -> npt.NDArray[np.float64]:
     """The weight of groups by their age: 0.5^(age / half-life).
@@ -61,10 +61,10 @@ def fading(
         max(until - utc(str(key)), timedelta(0)) / half_life for key in keys.dictionary.to_pylist()
     ]
     weights = np.power(0.5, np.array(ages, dtype=np.float64))
-    found: npt.NDArray[np.float64] = weights[keys.indices.to_numpy()]
-    return found
+    of_group: npt.NDArray[np.float64] = weights[keys.indices.to_numpy()]
+    return of_group
 
 
 def version(drawn: Selection) -> str:
-    """What names a sample: a hash of its groups' ids and partitions."""
+    """The name of a sample: a hash of its groups' ids and partitions."""
     return content_hash(drawn.index)

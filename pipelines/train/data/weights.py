@@ -1,4 +1,4 @@
-"""What a row weighs: whoever looks at a list sees its head more often than its end."""
+"""Weights of logged rows: whoever looks at a list sees its head more often than its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How models are grown: the parameters, and what was measured to choose them.
+"""Parameters of training, and what was measured to choose them.
 
 Chosen on the bundled shop with 13 features of a trial (15 % of the households, weeks 4 to 52,
 NDCG@10 of every candidate of the following week, paired over groups):
@@ -8,7 +8,7 @@ NDCG@10 of every candidate of the following week, paired over groups):
 - more than 100 first trees, 63 leaves or all negatives bought nothing that could be measured on
   that little data; on 3.7 million rows (all households, 26 weeks; today's features) 300 trees gave
   +1.2 % (0.2 % standard error) over 100, so that their number grows with the rows (`first_rounds`);
-- bins found on 50,000 rows instead of 200,000 rank as well and are made in two thirds of the time;
+- bins from 50,000 rows instead of 200,000 rank as well and take two thirds of the time;
 - early stopping on a tenth of a week's groups did worse than a fixed number of trees: some 30
   groups decide by noise.
 
@@ -25,7 +25,7 @@ from pipelines.shared.declaration import Learning
 from pipelines.train.data.examples import MAX_GRADE
 
 FIRST_ROUNDS: Final = 100
-"""Trees of a model of its own, at least; also what the account takes a full retrain for."""
+"""Trees of a first model, at least; the account counts a full retrain as so many."""
 MOST_FIRST_ROUNDS: Final = 300
 ROWS_A_TREE: Final = 12_000
 COMPACT_ROUNDS: Final = 40
@@ -40,12 +40,12 @@ MIN_GROUPS: Final = 20
 
 
 def first_rounds(rows: int) -> int:
-    """How many trees a model of its own grows from so many training rows."""
+    """How many trees a first model has, by its training rows."""
     return min(MOST_FIRST_ROUNDS, max(FIRST_ROUNDS, rows // ROWS_A_TREE))
 
 
 def rounds(learning: Learning, span: int) -> int:
-    """How many trees follow for new groups of so many intervals."""
+    """How many trees continue a model for new groups of so many intervals."""
     return min(learning.refit_rounds * span, learning.boost_rounds)
 
 
@@ -58,7 +58,7 @@ def parameters(
     2^g - 1. Histograms are built by column, so that the sums, and with them the model, do not
     depend on the number of threads.
     """
-    found: dict[str, Any] = {
+    params: dict[str, Any] = {
         "objective": "lambdarank",
         "label_gain": [2**grade - 1 for grade in range(MAX_GRADE + 1)],
         "lambdarank_truncation_level": 20,
@@ -79,5 +79,5 @@ def parameters(
         "verbose": -1,
     }
     if learning.monotone:
-        found["monotone_constraints"] = [learning.monotone.get(name, 0) for name in features]
-    return found
+        params["monotone_constraints"] = [learning.monotone.get(name, 0) for name in features]
+    return params

@@ -11,7 +11,7 @@ from pipelines.train.models import boosting
 MARK: Final = "\nTree="
 """What begins a tree in a model text."""
 _END: Final = "\nend of trees"
-_WORTH: Final = re.compile(r"^(leaf_value|internal_value|shrinkage)=(.*)$", re.MULTILINE)
+_VALUES: Final = re.compile(r"^(leaf_value|internal_value|shrinkage)=(.*)$", re.MULTILINE)
 """What a tree adds to the score, and the rate by which refitting scales what it fits."""
 _SIZES: Final = re.compile(r"^tree_sizes=.*\n", re.MULTILINE)
 """Bytes of each tree, in the head; LightGBM reads a text without it, and writes it again."""
@@ -53,7 +53,7 @@ def mean(first: str, second: str, most: int) -> str:
     """
     head, own, tail = _parts(first)
     _, other, _ = _parts(second)
-    whole = _SIZES.sub("", head) + _WORTH.sub(_halved, own + other) + tail
+    whole = _SIZES.sub("", head) + _VALUES.sub(_halved, own + other) + tail
     return boosting.text(boosting.opened(whole), most)
 
 
@@ -63,6 +63,6 @@ def _parts(model: str) -> tuple[str, str, str]:
     return model[:begin], model[begin:end], model[end:]
 
 
-def _halved(found: re.Match[str]) -> str:
+def _halved(match: re.Match[str]) -> str:
     """Halves are exact in binary, so nothing is rounded."""
-    return f"{found[1]}=" + " ".join(repr(float(value) / 2) for value in found[2].split())
+    return f"{match[1]}=" + " ".join(repr(float(value) / 2) for value in match[2].split())

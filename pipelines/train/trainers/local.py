@@ -33,8 +33,8 @@ def train(job: Job, progress: Progress = silent) -> str:
 def _refitted(job: Job, parent: str, decay: float) -> Any:
     """A booster of the parent with its leaf values refitted, ready for further trees.
 
-    New leaf = decay * old + (1 - decay) * fitted, tree after tree. LightGBM's own `refit` throws
-    its bins and scores away, and continuing from the result would compute both again; here the
+    New leaf = decay * old + (1 - decay) * fitted, tree after tree. LightGBM's own `refit` discards
+    its bins and scores, and continuing from the result would compute both again; here the
     trees follow on the same ones. The result is the same, except for which features a tree draws.
     """
     examples, params, leaves = job.examples, job.params, job.leaves

@@ -80,7 +80,7 @@ def _share(part: Examples, job: Job) -> Share:
 
 
 def _fitted(parts: list[Share], job: Job) -> str:
-    """The new trees, as all workers together find them."""
+    """The text of the new trees alone, which all workers agree on."""
     try:
         import ray
         from ray.train import RunConfig, ScalingConfig
