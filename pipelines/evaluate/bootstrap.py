@@ -1,4 +1,4 @@
-"""How sure a mean gain is: a paired bootstrap over shoppers."""
+"""The interval of a mean gain: a paired bootstrap over shoppers."""
 
 from __future__ import annotations
 

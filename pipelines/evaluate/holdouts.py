@@ -39,24 +39,24 @@ class Holdout:
 
     @property
     def earliest(self) -> datetime | None:
-        """When the first of the groups matured."""
-        found: datetime | None = pc.min(self.index[c.MATURE_AT]).as_py()
-        return found
+        """The time at which the first of the groups matured."""
+        earliest: datetime | None = pc.min(self.index[c.MATURE_AT]).as_py()
+        return earliest
 
     @property
     def candidate_recall(self) -> float:
         """Share of a group's relevant items among its candidates, averaged; NaN without groups."""
         if self.groups == 0:
             return float("nan")
-        found = self.index[c.FOUND].to_numpy() / self.index[c.RELEVANT].to_numpy()
-        return float(found.mean())
+        recall = self.index[c.FOUND].to_numpy() / self.index[c.RELEVANT].to_numpy()
+        return float(recall.mean())
 
 
 def forward(run: Run, cut: datetime, features: set[str]) -> Holdout:
     """Groups of the run's own steps that matured in `[cut, end)`, less the memory holdout.
 
     Args:
-        cut: what the challengers learned ends here.
+        cut: the challengers learned only what matured before it.
         features: columns that the models want; those that the lake lacks are left out.
 
     Raises:

@@ -117,7 +117,7 @@ def report(run: Run, trained: Trained, comparison: Comparison, verdict: Verdict)
     models = _models(run, trained, comparison)
     data = _data(run)
     params = {
-        "interval_start": f"{run.interval.start:%Y-%m-%dT%H:%M:%SZ}",
+        "interval_start": run.interval.key,
         "interval_end": f"{run.interval.end:%Y-%m-%dT%H:%M:%SZ}",
         "cut": f"{trained.cut:%Y-%m-%dT%H:%M:%SZ}",
         "compared_with": str(trained.parent) if trained.parent is not None else "baseline",

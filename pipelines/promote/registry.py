@@ -6,13 +6,18 @@ from typing import TYPE_CHECKING, Protocol
 
 from pipelines.shared.errors import PermanentError
 from pipelines.shared.ledger import Decision
-from pipelines.shared.mlflow_server import answering, require_reachable
+from pipelines.shared.mlflow_server import (
+    INTERVAL_TAG,
+    KIND_TAG,
+    interval_tag,
+    require_reachable,
+    translate_errors,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 ALIAS = "champion"
-INTERVAL_TAG = "freshrank.interval"
 DECISION_TAG = "freshrank.decision"
 
 
@@ -21,17 +26,17 @@ class VersionMissing(PermanentError):
 
 
 class Registry(Protocol):
-    """Where other systems look up the champion."""
+    """The port to the place where other systems look up the champion."""
 
     def follow(self, champion: int | None) -> None:
-        """Point the alias at a version, or take it away.
+        """Point the alias at a version, or delete it where there is no champion.
 
         Raises:
             TrackingUnavailable: the registry does not answer; a rerun heals.
         """
 
     def mark(self, decision: Decision, versions: dict[str, int]) -> None:
-        """Tag the interval's run and versions with what was decided.
+        """Tag the interval's run and versions with the decision.
 
         Args:
             versions: strategy → version of the interval's challengers.
@@ -62,11 +67,11 @@ class MlflowRegistry:
     def follow(self, champion: int | None) -> None:
         """See `Registry.follow`."""
         client = self._client()
-        with answering(self._uri):
-            present = self._aliased(client)
-            if champion is not None and present != champion:
+        with translate_errors(self._uri):
+            standing = self._aliased(client)
+            if champion is not None and standing != champion:
                 self._point(client, champion)
-            elif champion is None and present is not None:
+            elif champion is None and standing is not None:
                 client.delete_registered_model_alias(self._model, ALIAS)
 
     def _point(self, client: MlflowClient, champion: int) -> None:
@@ -91,24 +96,23 @@ class MlflowRegistry:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             return None
-        found = model.aliases.get(ALIAS)
-        return int(found) if found is not None else None
+        version = model.aliases.get(ALIAS)
+        return int(version) if version is not None else None
 
     def mark(self, decision: Decision, versions: dict[str, int]) -> None:
         """See `Registry.mark`."""
         client = self._client()
-        with answering(self._uri):
+        with translate_errors(self._uri):
             self._mark_run(client, decision)
             for version in versions.values():
-                taken = "promote" if version == decision.promoted else "reject"
-                client.set_model_version_tag(self._model, str(version), DECISION_TAG, taken)
+                outcome = "promote" if version == decision.promoted else "reject"
+                client.set_model_version_tag(self._model, str(version), DECISION_TAG, outcome)
 
     def _mark_run(self, client: MlflowClient, decision: Decision) -> None:
         experiment = client.get_experiment_by_name(self._experiment)
         if experiment is None:
             return
-        start, end = decision.interval.start, decision.interval.end
-        tag = f"{start:%Y-%m-%dT%H:%M:%SZ}/{end:%Y-%m-%dT%H:%M:%SZ}"
-        wanted = f"tags.`{INTERVAL_TAG}` = '{tag}' and tags.`freshrank.kind` = 'interval'"
-        for run in client.search_runs([experiment.experiment_id], wanted):
+        tag = interval_tag(decision.interval)
+        query = f"tags.`{INTERVAL_TAG}` = '{tag}' and tags.`{KIND_TAG}` = 'interval'"
+        for run in client.search_runs([experiment.experiment_id], query):
             client.set_tag(run.info.run_id, DECISION_TAG, decision.outcome)

@@ -22,7 +22,7 @@ class NotEvaluated(PermanentError):
 
 @dataclass(frozen=True)
 class Decided:
-    """What was decided on an interval, now or by an earlier run of it."""
+    """The decision on an interval, made now or by an earlier run of it."""
 
     outcome: Outcome
     reasons: tuple[str, ...]
@@ -54,44 +54,44 @@ def promote(run: Run, registry: Registry | None = None) -> Decided:
 
     Raises:
         NotEvaluated: the interval has no evaluation.
-        TrackingUnavailable: the decision stands, but MLflow could not be told; a rerun heals.
+        TrackingUnavailable: the decision stands, but MLflow does not show it; a rerun heals.
     """
     return _decide(run, _proposal(run), registry)
 
 
 def reject(run: Run, registry: Registry | None = None) -> Decided:
-    """Record that the interval's challengers were turned away; the champion stays.
+    """Record that the interval's challengers are rejected; the champion stays.
 
     Args and errors: see `promote`.
     """
     proposal = _proposal(run)
     if proposal.outcome == "promote":
-        reasons = ("turned away, though the gate would take it", *proposal.reasons)
+        reasons = ("rejected, though the gate would promote it", *proposal.reasons)
         proposal = replace(proposal, outcome="reject", promoted=None, reasons=reasons)
     return _decide(run, proposal, registry)
 
 
 def _proposal(run: Run) -> Decision:
-    """The decision as the evaluation would have it."""
+    """The decision that the evaluation proposes."""
     manifest = run.ledger.manifest("evaluate", run.shop.surface.name, run.interval)
     if manifest is None:
         raise NotEvaluated(
             f"{run.shop.shop}: {run.interval} was never evaluated; run the stage evaluate first"
         )
     verdict = manifest.details["verdict"]
-    taken = verdict["outcome"] == "promote" and verdict["version"] is not None
+    promotes = verdict["outcome"] == "promote" and verdict["version"] is not None
     return Decision(
         interval=run.interval,
-        outcome="promote" if taken else "reject",
+        outcome="promote" if promotes else "reject",
         compared_with=manifest.details["compared_with"],
-        promoted=verdict["version"] if taken else None,
+        promoted=verdict["version"] if promotes else None,
         reasons=tuple(verdict["reasons"]),
         evaluation=manifest.details["evaluation"],
     )
 
 
 def settle(proposal: Decision, decided: list[Decision]) -> Decision:
-    """What stands after a proposal meets the decisions there are (law 7): a pure function.
+    """The decision that a proposal leads to, given those that stand (law 7): a pure function.
 
     Returns:
         The decision that the interval already has; else the proposal, or its rejection.
@@ -104,7 +104,7 @@ def settle(proposal: Decision, decided: list[Decision]) -> Decision:
     later = [each.interval.end for each in decided if each.interval.end >= proposal.interval.end]
     if later:
         end = f"{max(later):%Y-%m-%dT%H:%M:%SZ}"
-        return _turned_away(
+        return _rejected(
             proposal,
             f"the later interval that ends {end} was decided already; replaying history never "
             "dethrones a newer champion",
@@ -112,7 +112,7 @@ def settle(proposal: Decision, decided: list[Decision]) -> Decision:
         )
     champion = champion_of(decided)
     if champion != proposal.compared_with:
-        return _turned_away(
+        return _rejected(
             proposal,
             f"the champion is {_named(champion)} now, and the comparison was with "
             f"{_named(proposal.compared_with)}; the next interval compares with the new one",
@@ -121,13 +121,13 @@ def settle(proposal: Decision, decided: list[Decision]) -> Decision:
     return proposal
 
 
-def _turned_away(proposal: Decision, reason: str, told: dict[str, Any]) -> Decision:
+def _rejected(proposal: Decision, reason: str, figures: dict[str, Any]) -> Decision:
     return replace(
         proposal,
         outcome="reject",
         promoted=None,
         reasons=(reason, *proposal.reasons),
-        evaluation={**proposal.evaluation, **told},
+        evaluation={**proposal.evaluation, **figures},
     )
 
 
@@ -144,7 +144,7 @@ def _decide(run: Run, proposal: Decision, registry: Registry | None) -> Decided:
         decision = settle(proposal, known)
         if decision not in known:
             run.ledger.decide(decision, connection)
-    champion = synchronise(run, registry)
+    champion = _synchronise(run, registry)
     versions = {
         each["strategy"]: each["version"]
         for each in decision.evaluation.get("challengers", [])
@@ -155,8 +155,8 @@ def _decide(run: Run, proposal: Decision, registry: Registry | None) -> Decided:
     return Decided(decision.outcome, decision.reasons, decision.promoted, champion)
 
 
-def synchronise(run: Run, registry: Registry) -> int | None:
-    """Make the registry's alias say what the ledger says.
+def _synchronise(run: Run, registry: Registry) -> int | None:
+    """Make the registry's alias follow the ledger.
 
     Under the lock, so that of two promotions the one that reads later also writes later.
 
@@ -170,8 +170,8 @@ def synchronise(run: Run, registry: Registry) -> int | None:
 
 
 def _record(run: Run, decision: Decision, started: float) -> None:
-    told = {"outcome": decision.outcome, "promoted": decision.promoted}
-    digest = hashlib.sha256(json.dumps([told, list(decision.reasons)]).encode()).hexdigest()
+    details = {"outcome": decision.outcome, "promoted": decision.promoted}
+    digest = hashlib.sha256(json.dumps([details, list(decision.reasons)]).encode()).hexdigest()
     run.ledger.record(
         Manifest(
             STAGE,
@@ -179,7 +179,7 @@ def _record(run: Run, decision: Decision, started: float) -> None:
             run.interval,
             counts={"promoted": int(decision.promoted is not None)},
             content_hash=digest,
-            details=told,
+            details=details,
             seconds=round(time.perf_counter() - started, 3),
         )
     )

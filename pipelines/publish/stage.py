@@ -28,7 +28,7 @@ class NotServed(PermanentError):
 
 @dataclass(frozen=True)
 class Published:
-    """What the shop reads now."""
+    """The outcome of one run of the stage: what the shop reads now."""
 
     table: str
     interval: str
@@ -37,7 +37,7 @@ class Published:
     shoppers: int
     rows: int
     kept: str | None = None
-    """Why the lists that stood were left as they are; None when they were replaced."""
+    """Why the lists in the table were kept; None when they were replaced."""
 
     def as_dict(self) -> dict[str, Any]:
         """As plain JSON-able values."""
@@ -66,10 +66,10 @@ def run(run: Run) -> Published:
     table = _table(run, name)
     stamp = Stamp(number, last.start, datetime.now(UTC))
     newer = table.replace(lists, stamp)
-    shoppers = len(pc.unique(lists[c.SHOPPER]))
     if newer is not None:
         kept = f"lists of the later interval that starts {newer:%Y-%m-%dT%H:%M:%SZ} stand"
         return Published(table.name, last.key, number, 0, 0, kept)
+    shoppers = len(pc.unique(lists[c.SHOPPER]))
     published = Published(table.name, last.key, number, shoppers, lists.num_rows)
     run.ledger.record(
         Manifest(
@@ -95,8 +95,8 @@ def _lists(run: Run, champion: Version) -> pa.Table:
             f"{table} has nothing for {last}; run features.serve for the interval first"
         )
     present = set(run.lake.columns(table))
-    wanted = [c.SHOPPER, c.ITEM, *(feature for feature in features if feature in present)]
-    candidates = run.lake.read(table, [last], wanted)
+    columns = [c.SHOPPER, c.ITEM, *(feature for feature in features if feature in present)]
+    candidates = run.lake.read(table, [last], columns)
     return top(candidates, booster.score(path, candidates, run.settings.threads), surface.top_k)
 
 

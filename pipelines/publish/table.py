@@ -27,7 +27,7 @@ class TableUnusable(PermanentError):
 
 @dataclass(frozen=True)
 class Stamp:
-    """What every row of a published list carries beside the list itself."""
+    """The columns of every row beside the list itself."""
 
     version: int
     interval_start: datetime
@@ -66,28 +66,28 @@ class PublishedTable:
         return str(self._table.fullname)
 
     def replace(self, lists: pa.Table, stamp: Stamp) -> datetime | None:
-        """Put the lists in the place of the ones that stand, unless those are newer.
+        """Replace the lists in the table, unless those are of a later interval.
 
-        Readers see the old lists or the new ones, whole. The table is made where it is missing
+        Readers see the old lists or the new ones, whole. The table is created where it is missing
         and never dropped: its grants, indexes and views stay.
 
         Args:
             lists: see `lists.top`.
 
         Returns:
-            None when replaced; else the start of the newer interval that stands.
+            None when replaced; else the start of the later interval that was kept.
 
         Raises:
             SourceUnavailable: the database does not answer.
             TableUnusable: the table has other columns, or may not be written.
         """
         with self._transaction() as connection:
-            self._alone(connection)
+            self._lock(connection)
             self._table.create(connection, checkfirst=True)
             self._require_columns(connection)
             newest = connection.scalar(sa.select(sa.func.max(self._table.c[c.INTERVAL])))
-            if newest is not None and (found := _utc(newest)) > stamp.interval_start:
-                return found
+            if newest is not None and (start := _utc(newest)) > stamp.interval_start:
+                return start
             connection.execute(self._table.delete())
             self._insert(connection, _stamped(lists, stamp))
         return None
@@ -109,8 +109,8 @@ class PublishedTable:
                 "user create and write it, or name another table as publish_to in shop.yaml"
             ) from error
 
-    def _alone(self, connection: sa.Connection) -> None:
-        """One publisher at a time; readers are not held up."""
+    def _lock(self, connection: sa.Connection) -> None:
+        """Let one publisher in at a time; readers do not wait."""
         if connection.dialect.name == "postgresql":
             lock = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
             connection.execute(lock, {"name": f"freshrank/{self.name}"})
@@ -175,5 +175,5 @@ def _stamped(lists: pa.Table, stamp: Stamp) -> pa.Table:
 
 
 def _utc(moment: datetime) -> datetime:
-    """SQLite and MySQL forget the zone of a time."""
+    """SQLite and MySQL lose the zone of a time."""
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -1,4 +1,4 @@
-"""How to meet an MLflow server: quickly, quietly, and with one clear error when it is away."""
+"""MLflow as two rooms meet it: quickly, quietly, with one clear error when it is away."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import urllib.request
 from collections.abc import Iterator
 
 from pipelines.shared.errors import TrackingUnavailable
+from pipelines.shared.intervals import Interval
 
+INTERVAL_TAG = "freshrank.interval"
+KIND_TAG = "freshrank.kind"
 PROBE_TIMEOUT_S = 5.0
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -49,12 +52,17 @@ def require_reachable(uri: str) -> None:
         raise _unavailable(uri, error) from error
 
 
+def interval_tag(interval: Interval) -> str:
+    """The interval as ISO 8601 writes one: how runs and versions are tagged with it."""
+    return f"{interval.key}/{interval.end:%Y-%m-%dT%H:%M:%SZ}"
+
+
 @contextlib.contextmanager
-def answering(uri: str) -> Iterator[None]:
+def translate_errors(uri: str) -> Iterator[None]:
     """Turn the errors of an MLflow server that goes away into `TrackingUnavailable`.
 
-    MLflow's own refusals (a wrong name, a missing right) pass through, and so does whatever a
-    store says that is no server.
+    MLflow's own refusals (a wrong name, a missing right) pass through, and so do all errors of a
+    store that is no server.
     """
     try:
         yield

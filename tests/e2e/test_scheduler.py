@@ -10,8 +10,10 @@ import pytest
 import sqlalchemy as sa
 from deltalake import DeltaTable
 
+from pipelines.evaluate.tracking import packaging
 from pipelines.shared.hashing import content_hash
 from pipelines.shared.intervals import Interval
+from pipelines.shared.models import booster
 from pipelines.shared.run import Run
 
 pytestmark = [pytest.mark.services, pytest.mark.airflow, pytest.mark.timeout(1500)]
@@ -122,12 +124,14 @@ def test_the_alias_is_the_ledgers_champion(replayed, settings):
 def test_a_version_loads_as_pyfunc_and_takes_raw_features(replayed, settings):
     mlflow.set_tracking_uri(settings.mlflow_uri)
     model = mlflow.pyfunc.load_model("models:/completejourney-basket@champion")
-    example = model.input_example if hasattr(model, "input_example") else None
     run = Run.of(settings, "completejourney", WEEKS[-1])
-    rows = run.lake.read("groups/basket", [WEEKS[-1]]).slice(0, 50).to_pandas()
-    scores = model.predict(rows[model.metadata.get_input_schema().input_names()])
-    assert len(scores) == 50
-    assert example is None or len(example)
+    path = run.lake.local_root / run.ledger.version(run.ledger.champion()).artifact
+    coded = run.lake.read("groups/basket", [WEEKS[-1]]).slice(0, 50)
+    raw = packaging.example(coded, booster.card(path))
+    assert list(raw.columns) == model.metadata.get_input_schema().input_names()
+    wanted = booster.score(path, coded, threads=1)
+    assert len(set(wanted)) > 1
+    assert model.predict(raw) == pytest.approx(wanted)
 
 
 def test_the_lists_are_in_the_shops_database(published, settings, wait_for_runs):

@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 from local import stack
 from pipelines import extract, loop, maintain
 from pipelines.cli import app as command_line
-from pipelines.evaluate.tracking.mlflow_tracker import KIND_TAG
 from pipelines.inspect import status
 from pipelines.maintain.upkeep import tables
 from pipelines.shared.declaration import load_shop
 from pipelines.shared.intervals import Interval
+from pipelines.shared.mlflow_server import KIND_TAG
 from pipelines.shared.run import Installation, Run
 from pipelines.shared.settings import Settings
 from tests import tiny_shop

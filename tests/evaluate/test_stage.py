@@ -83,6 +83,7 @@ def test_the_holdouts_are_exactly_the_groups_that_the_cut_leaves(
     run = installation.run(5, memory_intervals=3)
     cut = run.interval.end - 3 * (week(1).start - week(0).start) / 7
     forward, memory = holdouts.forward(run, cut, set()), holdouts.memory(run, set())
+    assert min(forward.groups, memory.groups) > 0
     index = run.lake.read("group_index/basket")
     mature, kept = index[c.MATURE_AT], index[c.MEMORY]
     wanted = pc.and_(pc.greater_equal(mature, pa.scalar(cut)), pc.invert(kept))

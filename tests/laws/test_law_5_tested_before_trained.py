@@ -60,6 +60,7 @@ def test_a_leak_ends_as_a_rejection_with_the_cause(installation: Installation) -
 def test_the_memory_holdout_is_the_hash_of_the_group_alone(installation: Installation) -> None:
     forward, memory = both(installation.run(4))
     assert memory.groups > 0
+    assert forward.groups > 0
     assert (hashing.draw("memory", memory.index[c.GROUP]) < 0.2).all()
     assert (hashing.draw("memory", forward.index[c.GROUP]) >= 0.2).all()
 

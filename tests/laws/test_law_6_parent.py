@@ -31,6 +31,7 @@ def test_the_parent_is_the_promoted_version_and_not_the_newest(started: Installa
     booster.save(newest, "boost", "not a model", booster.card(plan.parent(started.run(5)).path))
     trained = train.run(started.run(5))
     assert trained.parent == 1
+    assert trained.challengers
     for challenger in trained.challengers:
         assert challenger.parent == 1
         card = booster.card(started.any.lake.local_root / challenger.artifact)

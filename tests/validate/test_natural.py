@@ -51,7 +51,7 @@ FAULTS = ("household_id", "product_id", "order_id", "line_no", "quantity", "sale
 Mixture = list[tuple[int, str, str]]
 """Places in the real lines, in any order and repeated, each with a fault (or none) and an op."""
 
-# Not more rows than the suite tolerates unsound ones: here no batch is to be turned away.
+# Not more rows than the suite tolerates unsound ones: here no batch is to be rejected.
 MIXTURES = st.lists(
     st.tuples(
         st.integers(0, 11),

@@ -1,8 +1,8 @@
 """Evaluations in MLflow: one run an interval, a child run and a version a challenger.
 
-Everything is found again by its tags, so a rerun completes what a killed run began and adds
-nothing of its own. The order is: runs, model files, version (its tags in the same call), the
-verdict, the mark that all is there.
+Everything is looked up by its tags first, so a rerun completes what a killed run began and adds
+nothing. The order is: runs, model files, version (its tags in the same call), the verdict, the
+mark that all is there.
 """
 
 from __future__ import annotations
@@ -18,14 +18,18 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.evaluate.tracking import packaging, plots
 from pipelines.evaluate.tracking.tracker import DataVersion, ModelReport, Report
-from pipelines.shared.mlflow_server import answering, require_reachable
+from pipelines.shared.mlflow_server import (
+    INTERVAL_TAG,
+    KIND_TAG,
+    interval_tag,
+    require_reachable,
+    translate_errors,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run as TrackedRun
 
-INTERVAL_TAG = "freshrank.interval"
-KIND_TAG = "freshrank.kind"
 STRATEGY_TAG = "freshrank.strategy"
 CONTENT_TAG = "freshrank.content_hash"
 DONE_TAG = "freshrank.recorded"
@@ -54,9 +58,9 @@ class MlflowTracker:
         if not self._uri.startswith("http"):
             # A store without a server looks up its own models through the process's setting.
             mlflow.set_tracking_uri(self._uri)
-        # Its remarks (no pip in the environment, an example was checked) help nobody here.
+        # Its warnings (no pip in the environment, an example was checked) help nobody here.
         logging.getLogger("mlflow").setLevel(logging.ERROR)
-        with TemporaryDirectory(prefix="freshrank-") as folder, answering(self._uri):
+        with TemporaryDirectory(prefix="freshrank-") as folder, translate_errors(self._uri):
             client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
             return _Recording(client, report, folder, self._uri).record()
 
@@ -70,7 +74,7 @@ class _Recording:
         self.runs = list(
             client.search_runs(
                 [self.experiment],
-                f"tags.`{INTERVAL_TAG}` = '{interval_tag(report)}'",
+                f"tags.`{INTERVAL_TAG}` = '{interval_tag(report.interval)}'",
                 order_by=["attributes.start_time ASC"],
             )
         )
@@ -82,7 +86,7 @@ class _Recording:
             return {model.strategy: self._known_version(model) for model in report.models}
         self._log(parent, report.metrics, report.params, report.data)
         versions = {model.strategy: self._challenger(parent, model) for model in report.models}
-        self._drop_strangers(parent)
+        self._delete_stale_runs(parent)
         self._finish(parent, {**report.tags, DONE_TAG: report.content_hash})
         return versions
 
@@ -90,9 +94,9 @@ class _Recording:
         from mlflow.exceptions import MlflowException
 
         name = self.report.experiment
-        found = self.client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
+        known = self.client.get_experiment_by_name(name)
+        if known is not None:
+            return str(known.experiment_id)
         # Without a server, MLflow would keep its files in the working directory.
         place = None if self.uri.startswith("http") else self.report.artifacts.as_uri()
         try:
@@ -103,7 +107,7 @@ class _Recording:
             return str(self.client.get_experiment_by_name(name).experiment_id)
 
     def _run(self, kind: str, name: str, tags: dict[str, str]) -> TrackedRun:
-        wanted = {KIND_TAG: kind, INTERVAL_TAG: interval_tag(self.report), **tags}
+        wanted = {KIND_TAG: kind, INTERVAL_TAG: interval_tag(self.report.interval), **tags}
         for run in self.runs:
             if wanted.items() <= run.data.tags.items():
                 return run
@@ -145,18 +149,18 @@ class _Recording:
             return known
         self._registered_model()
         model_id = self._logged_model(run, model)
-        made = self.client.create_model_version(
+        version = self.client.create_model_version(
             self.report.model_name,
             source=f"models:/{model_id}",
             run_id=run.info.run_id,
             model_id=model_id,
             tags=self._version_tags(model),
         )
-        return int(made.version)
+        return int(version.version)
 
     def _version_tags(self, model: ModelReport) -> dict[str, str]:
         return {
-            INTERVAL_TAG: interval_tag(self.report),
+            INTERVAL_TAG: interval_tag(self.report.interval),
             STRATEGY_TAG: model.strategy,
             CONTENT_TAG: model.content_hash,
             "freshrank.parent": str(model.parent),
@@ -166,18 +170,17 @@ class _Recording:
         }
 
     def _find_version(self, model: ModelReport) -> int | None:
-        name, interval = self.report.model_name, interval_tag(self.report)
+        name, interval = self.report.model_name, interval_tag(self.report.interval)
         wanted = {STRATEGY_TAG: model.strategy, CONTENT_TAG: model.content_hash}
-        found = self.client.search_model_versions(
+        versions = self.client.search_model_versions(
             f"name = '{name}' and tag.`{INTERVAL_TAG}` = '{interval}'"
         )
-        numbers = [int(each.version) for each in found if wanted.items() <= each.tags.items()]
+        numbers = [int(each.version) for each in versions if wanted.items() <= each.tags.items()]
         return min(numbers, default=None)
 
     def _known_version(self, model: ModelReport) -> int:
-        found = self._find_version(model)
-        # A person may have deleted a version; it is then registered anew.
-        return found or self._challenger(self._run("interval", "", {}), model)
+        # A person may have deleted a version; it is then registered again.
+        return self._find_version(model) or self._challenger(self._run("interval", "", {}), model)
 
     def _registered_model(self) -> None:
         from mlflow.exceptions import MlflowException
@@ -190,10 +193,10 @@ class _Recording:
                 raise
 
     def _logged_model(self, run: TrackedRun, model: ModelReport) -> str:
-        found = self.client.search_logged_models(
+        models = self.client.search_logged_models(
             [self.experiment], f"source_run_id = '{run.info.run_id}'"
         )
-        logged = next(iter(found), None)
+        logged = next(iter(models), None)
         if logged is None:
             logged = self.client.create_logged_model(
                 self.experiment,
@@ -227,10 +230,12 @@ class _Recording:
             if math.isfinite(value)
         ]
         # A param cannot be changed; a rerun logs those that a killed run left out.
-        fresh = [Param(name, text) for name, text in params.items() if name not in run.data.params]
+        missing = [
+            Param(name, text) for name, text in params.items() if name not in run.data.params
+        ]
         for start in range(0, max(len(points), 1), 900):
             part = points[start : start + 900]
-            self.client.log_batch(run.info.run_id, part, fresh if start == 0 else [])
+            self.client.log_batch(run.info.run_id, part, missing if start == 0 else [])
         self.client.log_inputs(run.info.run_id, [_dataset(each) for each in data])
 
     def _finish(self, run: TrackedRun, tags: Mapping[str, str]) -> None:
@@ -241,8 +246,8 @@ class _Recording:
         )
         self.client.set_terminated(run.info.run_id, "FINISHED")
 
-    def _drop_strangers(self, parent: TrackedRun) -> None:
-        """Take away runs of challengers that an earlier attempt made and this one did not."""
+    def _delete_stale_runs(self, parent: TrackedRun) -> None:
+        """Delete the runs of challengers that an earlier attempt trained and this one did not."""
         known = {(model.strategy, model.content_hash) for model in self.report.models}
         for run in self.runs:
             tags = run.data.tags
@@ -255,11 +260,6 @@ class _Recording:
         folder = Path(self.folder) / name
         folder.mkdir(exist_ok=True)
         return folder
-
-
-def interval_tag(report: Report) -> str:
-    """The interval as ISO 8601 writes one."""
-    return f"{report.interval.start:%Y-%m-%dT%H:%M:%SZ}/{report.interval.end:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _dataset(data: DataVersion) -> Any:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.evaluate.tracking.mlflow_tracker import KIND_TAG
-from pipelines.shared.mlflow_server import answering, require_reachable
+from pipelines.shared.mlflow_server import KIND_TAG, require_reachable, translate_errors
 
 
 def record_study(uri: str, experiment: str, name: str, trials: Sequence[Mapping[str, Any]]) -> None:
@@ -22,7 +21,7 @@ def record_study(uri: str, experiment: str, name: str, trials: Sequence[Mapping[
     require_reachable(uri)
     from mlflow import MlflowClient
 
-    with answering(uri):
+    with translate_errors(uri):
         client = MlflowClient(tracking_uri=uri)
         known = client.get_experiment_by_name(experiment)
         place = known.experiment_id if known else client.create_experiment(experiment)

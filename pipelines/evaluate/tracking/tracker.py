@@ -1,4 +1,4 @@
-"""The port to a tracking server, and what it is given of an interval's evaluation."""
+"""The port to a tracking server, and the report of an evaluation that goes through it."""
 
 from __future__ import annotations
 
