@@ -26,7 +26,7 @@ class Source(Declared):
     """Schema of the tables. On MariaDB and MySQL the name of the database; SQLite has none."""
     snapshot: Annotated[int, Field(ge=1)] = 1
     """Increase by one to take a fresh snapshot of every table, for example after the binlog was
-    purged. Only with `wal` and `binlog`."""
+    purged. Only with `binlog`."""
 
 
 class Cursor(Declared):
