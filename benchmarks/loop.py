@@ -49,7 +49,7 @@ def main(
             found = curves.references(settings, SHOP, first, later, Bar(progress))
         if not as_json:
             curves.show(Console(highlight=False), settings, SHOP, found, share)
-        report = status.of_run(Run.of(settings, SHOP, first))
+        report = status.report_of(Run.of(settings, SHOP, first))
     print(json.dumps(_summary(found, report) | {"share": share, "weeks": weeks}))
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import SourceUnavailable
 from pipelines.shared.intervals import Interval
-from pipelines.shared.run import Run
+from pipelines.shared.run import Installation, Run
 from pipelines.shared.settings import Settings
 
 if TYPE_CHECKING:
     from pipelines.extract import Extracted
+    from pipelines.train.tuning import Study
 
 
 def run_interval(
@@ -40,8 +43,7 @@ def run_interval(
     say("extract", f"{rows:,} changes in {len(extracted)} tables")
     checked = [validate.run(run, each.table) for each in extracted]
     say("validate", f"{sum(each.quarantined for each in checked):,} rows in quarantine")
-    if away:
-        raise SourceUnavailable("; ".join(away))
+    require_no_source_away(away)
     built = features.run(run).as_dict()
     say("features", f"{built['groups']:,} groups, {built['rows']:,} candidates")
     trained = train.run(run, grown) if grown else train.run(run)
@@ -79,12 +81,59 @@ def extract_tables(
     return done, away
 
 
+def require_no_source_away(away: Collection[str]) -> None:
+    """Ask for a retry where a source was away.
+
+    Raises:
+        SourceUnavailable: one was; the message says which and why.
+    """
+    if away:
+        raise SourceUnavailable("; ".join(away))
+
+
+def at_each_source(
+    installation: Installation, action: Callable[[str, Shop], object]
+) -> Iterator[Shop]:
+    """Install or remove change capture at every source that answers.
+
+    Args:
+        action: `extract.install` or `extract.remove`.
+
+    Yields:
+        The part of the shop of each source, once it is done.
+
+    Raises:
+        SourceUnavailable: a source was away; the others are done.
+    """
+    away = []
+    for part in installation.shop.parts():
+        try:
+            action(installation.settings.connection(part.source.connection), part)
+        except SourceUnavailable as error:
+            away.append(f"source {part.source_name}: {error}")
+        else:
+            yield part
+    require_no_source_away(away)
+
+
 def publish(run: Run) -> dict[str, Any]:
     """Score every shopper's candidates with the champion and replace the published lists."""
     from pipelines import features, publish
 
     features.serve(run)
     return publish.run(run).as_dict()
+
+
+def tune(run: Run, trials: int, intervals: int, progress: Callable[[int, int], None]) -> Study:
+    """Search for better settings of learning, and record the search in MLflow."""
+    from pipelines import train
+    from pipelines.evaluate.tracking.studies import record_study
+
+    study = train.tune(run, trials, intervals, run.lake.local_root / "tuning", progress)
+    experiment = f"{run.shop.shop}/{run.shop.surface.name}"
+    each = [asdict(trial) for trial in study.trials]
+    record_study(run.settings.mlflow_uri, experiment, study.name, each)
+    return study
 
 
 def runs(settings: Settings, shop: str, interval: Interval, *, as_one: bool) -> list[Run]:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines import loop
-from pipelines.inspect import status
+from pipelines.inspect import status, status_tables
 from pipelines.shared.intervals import Interval
 from pipelines.shared.run import Installation, Run
 from pipelines.shared.settings import Settings
@@ -111,8 +111,8 @@ def _artifact(run: Run, version: int) -> Path:
 def show(console: Console, settings: Settings, shop: str, weeks: list[Week], share: float) -> None:
     """Print the decisions, and below them the three models side by side."""
     console.print()
-    report = status.status(Installation.open(settings, shop).ledger, shop)
-    console.print(*status.tables(report), sep="\n")
+    report = status.report_of(Installation.open(settings, shop))
+    console.print(*status_tables.decisions(report), sep="\n")
     console.print(
         f"\nThe same weeks, NDCG@10 on each week's forward holdout ({share:.0%} of the households)"
     )

@@ -1,1 +1,1 @@
-"""The command line: parsing and printing; what a command does is elsewhere."""
+"""The command line: one file a command group, which parses and prints; the work is elsewhere."""

@@ -1,6 +1,6 @@
 """Inspect: what reads and changes nothing.
 
-`status` says what was decided, `freshness` which source answers and what waits there, `rows_at`
-what a table held at a time, `examine` what is wrong with an installation. `explain` tells what
-features mean and where a value comes from.
+`status` reports what was decided, `freshness` which source answers and what is pending there,
+`history` what a table held at a time, `doctor` what is wrong with an installation, `explain` what
+features mean and where a value comes from. `settings_page` is the page of all settings.
 """

@@ -1,4 +1,4 @@
-"""Checks an installation and says what to do about what is wrong."""
+"""The checks of an installation; each finding says what to do about what is wrong."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PACKAGES = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: what was looked at, whether it is well, and what was seen or is to be done."""
+    """One check: its subject, whether all is well, and what was observed or is to be done."""
 
     subject: str
     well: bool
@@ -55,9 +55,10 @@ def examine(settings: Settings, shop: str) -> Iterator[Finding]:
 
 
 def _python() -> Finding:
-    found = ".".join(str(part) for part in sys.version_info[:3])
+    installed = ".".join(str(part) for part in sys.version_info[:3])
     well = sys.version_info[:2] == (3, 11)
-    return Finding("python", well, found if well else f"{found}; use Python 3.11 (`make setup`)")
+    message = installed if well else f"{installed}; use Python 3.11 (`make setup`)"
+    return Finding("python", well, message)
 
 
 def _versions() -> Iterator[Finding]:
@@ -66,12 +67,12 @@ def _versions() -> Iterator[Finding]:
     wrong = []
     for package in _PACKAGES:
         try:
-            found = version(package)
+            installed = version(package)
         except PackageNotFoundError:
             wrong.append(f"{package} is missing")
             continue
-        if found != locked.get(package):
-            wrong.append(f"{package} is {found}, locked is {locked.get(package)}")
+        if installed != locked.get(package):
+            wrong.append(f"{package} is {installed}, locked is {locked.get(package)}")
     message = "; ".join(wrong) + "; run `make setup`" if wrong else f"{len(_PACKAGES)} as locked"
     yield Finding("packages", not wrong, message)
 
@@ -108,16 +109,16 @@ def _sources(installation: Installation) -> Iterator[Finding]:
 
 
 def _pending(installation: Installation) -> Iterator[Finding]:
-    """What waits at each source, where its way of capture can tell."""
-    for state in freshness.freshness(installation):
-        told = [
+    """What is pending at each source, where its capture mode knows."""
+    for state in freshness.sources(installation):
+        pending = [
             f"{each.pending_rows:,} of {each.table}" for each in state.tables if each.pending_rows
         ]
         behind = max((each.pending_bytes or 0 for each in state.tables), default=0)
         if behind:
-            told.append(f"{behind:,} bytes of log")
+            pending.append(f"{behind:,} bytes of log")
         if not state.fault:
-            message = f"{state.source}: not extracted yet: {', '.join(told) or 'nothing'}"
+            message = f"{state.source}: not extracted yet: {', '.join(pending) or 'nothing'}"
             yield Finding("pending", True, message)
 
 

@@ -1,8 +1,7 @@
-"""Rows on their way out of the lake, to a person or a file."""
+"""Rows as a file or as a table on a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,20 @@ FORMATS = (".parquet", ".csv")
 
 
 def require_format(path: Path) -> None:
-    """Refuse a file whose kind is not known.
+    """Refuse a file whose format is not known.
 
     Raises:
-        SettingsError: its name ends otherwise than in `.parquet` or `.csv`.
+        SettingsError: its name ends neither in `.parquet` nor in `.csv`.
     """
     if path.suffix not in FORMATS:
         raise SettingsError(f"{path} has no known format; end its name in {' or '.join(FORMATS)}")
 
 
 def write(rows: pa.RecordBatchReader, path: Path) -> int:
-    """Write rows as they are read, the file whole or not at all.
+    """Write rows as they are read; the file appears whole or not at all.
 
     Returns:
-        How many rows.
+        The number of rows.
     """
     from pyarrow.csv import CSVWriter
     from pyarrow.parquet import ParquetWriter
@@ -47,7 +46,7 @@ def write(rows: pa.RecordBatchReader, path: Path) -> int:
 
 
 def _in_text(rows: pa.RecordBatchReader) -> pa.RecordBatchReader:
-    """The same rows with bytes in hexadecimal digits, for a file of text."""
+    """The same rows with bytes as hexadecimal digits, for a text file."""
     schema = pa.schema(
         [
             (each.name, pa.string() if pa.types.is_binary(each.type) else each.type)
@@ -69,14 +68,10 @@ def _in_text(rows: pa.RecordBatchReader) -> pa.RecordBatchReader:
     return pa.RecordBatchReader.from_batches(schema, batches)
 
 
-def shown(rows: pa.RecordBatchReader) -> Table:
+def terminal_table(rows: pa.RecordBatchReader) -> Table:
     """Rows as a table for a terminal; null is an en dash."""
-    made = Table(*rows.schema.names, box=SIMPLE_HEAD, pad_edge=False)
-    for row in _plain(rows):
-        made.add_row(*("–" if value is None else str(value) for value in row))
-    return made
-
-
-def _plain(rows: pa.RecordBatchReader) -> Iterator[tuple[Any, ...]]:
+    table = Table(*rows.schema.names, box=SIMPLE_HEAD, pad_edge=False)
     for batch in rows:
-        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            table.add_row(*("–" if value is None else str(value) for value in row))
+    return table

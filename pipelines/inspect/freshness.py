@@ -1,4 +1,4 @@
-"""Which of a shop's sources answer, how far each table was extracted, and what waits there."""
+"""The state of a shop's sources: which answer, how far each table is extracted, what is pending."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipelines.shared.run import Installation
 
 @dataclass(frozen=True)
 class TableState:
-    """How far a table was extracted, and what waits at its source."""
+    """How far a table is extracted, and what is pending at its source."""
 
     table: str
     through: str | None
@@ -25,9 +25,9 @@ class TableState:
     waits: bool
     """Whether other tables of the shop were extracted further."""
     pending_rows: int | None
-    """Committed changes that no extraction has taken; None where that is not known."""
+    """Committed changes that are not extracted; None where that is not known."""
     pending_bytes: int | None
-    """Bytes of the server's log not read yet, of all tables; None without a log."""
+    """Unread bytes of the server's log, for all tables together; None without a log."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class SourceState:
 
     @property
     def waiting(self) -> list[str]:
-        """The tables that cannot go on, or are behind the others."""
+        """The tables that cannot be extracted, or are behind the others."""
         return [each.table for each in self.tables if self.fault or each.waits]
 
     def as_dict(self) -> dict[str, Any]:
@@ -51,8 +51,8 @@ class SourceState:
         return asdict(self) | {"tables": [asdict(each) for each in self.tables]}
 
 
-def freshness(installation: Installation) -> list[SourceState]:
-    """Ask every source at once, and the ledger.
+def sources(installation: Installation) -> list[SourceState]:
+    """The state of every source, which are all asked at once.
 
     Raises:
         LedgerUnavailable: the ledger does not answer.

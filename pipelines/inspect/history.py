@@ -1,4 +1,4 @@
-"""Time travel: what any row of a table was, folded from its changes in one pass."""
+"""Time travel: the rows of a table at a time, folded from its changes in one pass."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from pipelines.shared.run import Installation
 from pipelines.shared.settings import Settings
 
 BATCH = 100_000
-"""Rows handed on at once."""
+"""Rows yielded at once."""
 
-# Positions grow within an interval and, while capture is not installed anew, across intervals.
+# Positions grow within an interval and, until capture is installed again, across intervals.
 _FOLD = """
     WITH last AS (
         SELECT {key}, arg_max(changes, ({interval}, {position})) AS change
@@ -44,7 +44,7 @@ def rows_at(
     Args:
         table: a declared table.
         at: the changes committed before it count.
-        limit: at most so many rows.
+        limit: the largest number of rows.
 
     Yields:
         A reader, to be read inside the block; memory is bounded by the settings, beyond it
@@ -57,24 +57,25 @@ def rows_at(
         CorruptPartition: a file is damaged or missing.
     """
     installation.shop.require_table(table)
-    steps = _steps(installation.ledger.manifests("extract", table), table, at)
+    known = installation.ledger.manifests("extract", table)
+    steps = _steps(known, table, at)
     keys = pa.array([step.interval.key for step in steps], pa.string())
     moment = pa.scalar(at, pa.timestamp("us", tz="UTC"))
-    further = taken(installation.ledger.manifests("extract", table)[-1:])
+    further = taken(known[-1:])
     declared = installation.shop.with_columns(further).tables[table].stored_columns()
     dataset = installation.lake.dataset(f"changes/{table}")
     with _engine(installation.settings) as engine:
-        known = [name for name in declared if name in dataset.schema.names]
+        names = [name for name in declared if name in dataset.schema.names]
         wanted = pc.field(INTERVAL).isin(keys) & (pc.field(COMMITTED_AT) < moment)
-        scanned = dataset.scanner(columns=[*known, OP, POSITION, INTERVAL], filter=wanted)
+        scanned = dataset.scanner(columns=[*names, OP, POSITION, INTERVAL], filter=wanted)
         engine.register("changes", scanned)
         query = _FOLD.format(
             key=", ".join(map(_quoted, installation.shop.tables[table].key)),
             interval=INTERVAL, position=POSITION, op=OP, delete=DELETE,
-            columns=", ".join(f"change.{_quoted(name)} AS {_quoted(name)}" for name in known),
+            columns=", ".join(f"change.{_quoted(name)} AS {_quoted(name)}" for name in names),
             limit="" if limit is None else f"LIMIT {limit:d}",
         )  # fmt: skip
-        schema = pa.schema([(name, declared[name]) for name in known])
+        schema = pa.schema([(name, declared[name]) for name in names])
         batches = _folded(engine, query, schema, installation, table)
         yield pa.RecordBatchReader.from_batches(schema, batches)
 
@@ -86,21 +87,21 @@ def _steps(known: list[Manifest], table: str, at: datetime) -> list[Manifest]:
     """
     last = next((each for each in known if each.position and each.interval.end >= at), None)
     if last is None or at <= known[0].interval.start:
-        told = (
+        extent = (
             f"from {known[0].interval.start:%FT%TZ} to {known[-1].interval.end:%FT%TZ}"
             if known
             else "not at all yet"
         )
         raise NotExtracted(
-            f"what {table} held at {at:%FT%TZ} is not known: it was extracted {told}; choose a "
+            f"what {table} held at {at:%FT%TZ} is not known: it was extracted {extent}; choose a "
             "time in between, or extract further (`python -m pipelines run`)"
         )
     steps = [each for each in known if each.interval <= last.interval]
-    if gone := [each for each in steps if EXPIRED in each.details and each.counts["rows"]]:
+    if expired := [each for each in steps if EXPIRED in each.details and each.counts["rows"]]:
         raise Expired(
-            f"what {table} held at {at:%FT%TZ} can no longer be told: its changes up to "
-            f"{gone[-1].interval.end:%FT%TZ} were removed by `retention.changes_days`; bring the "
-            "partitions back from a backup of the lake, or keep changes longer"
+            f"what {table} held at {at:%FT%TZ} is no longer known: its changes up to "
+            f"{expired[-1].interval.end:%FT%TZ} were removed by `retention.changes_days`; restore "
+            "the partitions from a backup of the lake, or keep changes longer"
         )
     return steps
 

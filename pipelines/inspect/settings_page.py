@@ -14,7 +14,7 @@ Schema = dict[str, Any]
 _SHOP = """\
 # Settings
 
-Made by `python -m pipelines settings --markdown`; change the docstrings in
+Made by `python -m pipelines settings`; change the docstrings in
 `pipelines/shared/declaration/` and `pipelines/shared/settings.py`, not this page.
 
 ## The shop: `shop.yaml`

@@ -1,21 +1,35 @@
-"""Verification's report as a person reads it on a terminal."""
+"""What maintenance did and what verification found, as a person reads it on a terminal."""
 
 from __future__ import annotations
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from pipelines.maintain.upkeep import Kept
 from pipelines.maintain.verify import Report
 
 
 def faults(report: Report) -> list[Table | str]:
-    """A table of what is wrong with the way out for each, and a line that sums up."""
+    """A table of what is wrong, a line with the totals, and what to do."""
     expired = f", {report.expired} of them expired" if report.expired else ""
-    said = f"{report.shop}: {report.checked} manifests, {report.rows:,} changes{expired}: "
+    totals = f"{report.shop}: {report.checked} manifests, {report.rows:,} changes{expired}: "
     if not report.faults:
-        return [said + "the lake is what the ledger says"]
+        return [totals + "the lake is what the ledger says"]
     wrong = Table("stage", "of", "interval", "what is wrong", box=SIMPLE_HEAD, pad_edge=False)
     for fault in report.faults:
         wrong.add_row(fault.stage, fault.subject, fault.interval.key, fault.what)
     ways = list(dict.fromkeys(fault.way_out for fault in report.faults))
-    return [wrong, said + f"{len(report.faults)} faults", "What to do:", *ways]
+    return [wrong, totals + f"{len(report.faults)} faults", "What to do:", *ways]
+
+
+def upkeep(kept: Kept) -> list[str]:
+    """A line for each thing that expired or was pruned, and one with the totals."""
+    return [
+        *(f"expired {each}" for each in kept.expired),
+        *(
+            f"pruned {changes:,} captured changes of {table} in the shop's database"
+            for table, changes in kept.pruned.items()
+        ),
+        f"{kept.shop}: {len(kept.expired)} expired, {kept.merged} files of {kept.compacted} "
+        f"partitions merged, {kept.vacuumed} files deleted",
+    ]

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from local import stack
 from pipelines import extract, loop, maintain
-from pipelines.cli import app as command_line
+from pipelines.cli import terminal
+from pipelines.cli.app import app
 from pipelines.inspect import status
 from pipelines.maintain.upkeep import tables
 from pipelines.shared.declaration import load_shop
@@ -74,7 +75,7 @@ def replayed(tiny):
 
 def test_it_warms_up_then_promotes_a_first_model(replayed):
     run, _ = replayed
-    report = status.of_run(run)
+    report = status.report_of(run)
     assert len(report["intervals"]) == SIZE.weeks
     assert report["intervals"][0]["verdict"] == "reject"
     assert any("warming up" in reason for reason in report["intervals"][0]["reasons"])
@@ -132,10 +133,10 @@ def test_its_lists_are_published_with_its_own_ids(replayed):
 def test_settings_are_searched_for_from_the_command_line(replayed, tiny, monkeypatch):
     run, _ = replayed
     decided = run.ledger.decisions()
-    monkeypatch.setattr(command_line, "_installation", lambda shop: (tiny, "tiny"))
+    monkeypatch.setattr(terminal, "settings_of", lambda shop: (tiny, "tiny"))
     asked = ["tune", "--trials", "2", "--intervals", "2"]
     span = ["--start", f"{run.interval.start:%F}", "--end", f"{run.interval.end:%F}"]
-    outcome = CliRunner().invoke(command_line.app, asked + span)
+    outcome = CliRunner().invoke(app, asked + span)
     assert outcome.exit_code == 0, outcome.output
     assert "as declared" in outcome.output
     client = mlflow.MlflowClient(tiny.mlflow_uri)

@@ -64,7 +64,7 @@ def test_the_manifest_and_the_log_carry_it(
 
 
 def pending(installation: Installation) -> dict[str, int | None]:
-    (source,) = freshness.freshness(installation)
+    (source,) = freshness.sources(installation)
     return {each.table: each.pending_rows for each in source.tables}
 
 

@@ -69,7 +69,7 @@ def test_a_new_column_may_be_taken_with_its_type_on_record(shop: Goods) -> None:
     assert shop.take()["extra"].to_pylist() == [4]
     assert "migrated" not in shop.manifest.details
     installation = Installation(shop.settings, shop.shop)
-    (state,) = (each for each in freshness.freshness(installation) if each.source == "goods")
+    (state,) = (each for each in freshness.sources(installation) if each.source == "goods")
     assert state.fault == ""
     with history.rows_at(installation, "goods", shop.ends[-1]) as rows:
         assert rows.read_all()["extra"].to_pylist() == [None, None, 3, 4]

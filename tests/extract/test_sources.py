@@ -127,7 +127,7 @@ def test_one_that_stops_in_mid_run_delays_only_its_own_tables(
             *ORDERS,
             "articles",
         }
-        states = {each.source: each for each in freshness.freshness(installation)}
+        states = {each.source: each for each in freshness.sources(installation)}
         assert (states["orders"].answers, states["orders"].waiting) == (True, [])
         assert (states["catalogue"].answers, states["catalogue"].waiting) == (
             False,
@@ -150,8 +150,8 @@ def test_one_that_stops_in_mid_run_delays_only_its_own_tables(
     assert extracted(installation, WEEKS[1]) == set(installation.shop.tables)
     for table, name in (("users", "uid"), ("articles", "sku"), ("shown", "sku")):
         assert keys(installation, table, name) == ["2017-01-03", "2017-01-10"]
-    assert [each.fault for each in freshness.freshness(installation)] == ["", ""]
-    synced = status.status(installation.ledger, "tiny")["synced"]
+    assert [each.fault for each in freshness.sources(installation)] == ["", ""]
+    synced = status.report_of(installation)["synced"]
     assert [(each["source"], each["rows"], each["total_rows"]) for each in synced] == [
         ("catalogue", 2, 2), ("orders", 1, 1), ("catalogue", 2, 4), ("orders", 1, 2),
     ]  # fmt: skip

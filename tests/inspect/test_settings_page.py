@@ -13,7 +13,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 def test_the_committed_page_is_the_generated_one() -> None:
     committed = (PROJECT / "docs" / "settings.md").read_text(encoding="utf-8")
-    assert committed == page(), "run `python -m pipelines settings --markdown > docs/settings.md`"
+    assert committed == page(), "run `python -m pipelines settings > docs/settings.md`"
 
 
 def test_every_setting_has_a_meaning() -> None:

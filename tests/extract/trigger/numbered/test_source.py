@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from pipelines import extract
 from pipelines.extract import stage
-from pipelines.inspect.freshness import freshness
+from pipelines.inspect import freshness
 from pipelines.shared.errors import CaptureMissing, SchemaDrift
 from pipelines.shared.intervals import Interval, utc
 from pipelines.shared.run import Installation, Run
@@ -239,7 +239,7 @@ def test_the_stage_and_the_count_of_what_waits(web: TriggerShop, tmp_path: Path)
     secrets = settings_for(tmp_path, web.url)
     run = Run(secrets, web.shop, Interval.of("2017-01-02", "2017-01-09"))
     assert stage.run(run, "articles").inserts == 2
-    (state,) = freshness(Installation(secrets, web.shop))
+    (state,) = freshness.sources(Installation(secrets, web.shop))
     assert {each.table: each.pending_rows for each in state.tables}["articles"] == 1
     later = Run(secrets, web.shop, Interval.of("2017-01-09", "2017-01-16"))
     assert stage.run(later, "articles").rows == 1
