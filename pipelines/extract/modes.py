@@ -68,7 +68,7 @@ def _trigger_in_mysql() -> Mode:
 
 
 def _trigger_in_sqlite() -> Mode:
-    from pipelines.extract.cursor.check import tables_of
+    from pipelines.extract.databases.any.catalogue import tables_of
     from pipelines.extract.trigger.numbered.sqlite import install, session
 
     return _numbered(session, install, tables_of, schema.unfit_in_postgres)
@@ -108,10 +108,11 @@ def _binlog() -> Mode:
 
 def _cursor() -> Mode:
     from pipelines.extract.cursor import check, source
+    from pipelines.extract.databases.any import catalogue
 
     return Mode(
         source.CursorSource, check.install, check.remove, check.check, pending=source.pending,
-        columns=check.tables_of, unfit=schema.unfit_in_postgres,
+        columns=catalogue.tables_of, unfit=schema.unfit_in_postgres,
     )  # fmt: skip
 
 

@@ -163,7 +163,7 @@ def test_a_truncated_table(corner: Corner) -> None:
     assert corner.take(before, position)[0].num_rows == 0 or not corner.way.versions
     if corner.way.truncate is not None:
         with pytest.raises(
-            corner.way.truncate, match=r"goods was (truncated|emptied).*(anew|install)"
+            corner.way.truncate, match=r"goods was (truncated|emptied).*(fresh snapshot|install)"
         ):
             corner.checked(position)
         assert corner.take(None, other, table=SALES)[0].num_rows == 0

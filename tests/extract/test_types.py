@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.extract.cursor.snapshot import Snapshot
+from pipelines.extract.databases.postgres import adbc
 from pipelines.inspect import export
 from pipelines.shared.errors import SchemaDrift
 from pipelines.shared.hashing import content_hash
@@ -117,7 +117,7 @@ def test_what_was_written_is_what_is_stored(
     if not fast:
         if (shop.capture, shop.dialect) != ("cursor", "postgresql"):
             pytest.skip("has one way to read")
-        monkeypatch.setattr(Snapshot, "_adbc", lambda *_: None)
+        monkeypatch.setattr(adbc, "driver", lambda: None)
     columns = columns_of(shop)
     shop.create(", ".join(f"{name} {each[1]}" for name, each in columns.items()))
     shop.declare({name: each[0] for name, each in columns.items()})

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from pipelines.extract.cursor.snapshot import Snapshot, open_snapshot
-from pipelines.extract.schema import SourceColumn, compare
+from pipelines.extract.databases.any.catalogue import columns_of, drift
 from pipelines.shared.declaration import Cursor, Shop, Table
 from pipelines.shared.errors import SchemaDrift
 
@@ -37,12 +35,12 @@ def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
     """
     del at
     with open_snapshot(url, shop) as snapshot:
-        if faults := [
+        if wrong := [
             fault
             for table in sorted(shop.tables)
-            for fault in faulty(snapshot, table) or unfit_cursor(snapshot, table)
+            for fault in faults(snapshot, table) or unfit_cursor(snapshot, table)
         ]:
-            raise SchemaDrift("; ".join(faults))
+            raise SchemaDrift("; ".join(wrong))
     return []
 
 
@@ -60,51 +58,18 @@ def check(url: str, shop: Shop) -> list[str]:
     findings = []
     with open_snapshot(url, shop) as snapshot:
         for table in sorted(shop.tables):
-            findings += faulty(snapshot, table) or [
+            findings += faults(snapshot, table) or [
                 *unfit_cursor(snapshot, table), *_unindexed(snapshot, table)
             ]  # fmt: skip
     return findings
 
 
-def tables_of(url: str, shop: Shop) -> dict[str, dict[str, SourceColumn]]:
-    """The columns of every table of a source, of types that take every value they can hold.
-
-    Raises:
-        SourceUnavailable: the database does not answer.
-    """
-    with open_snapshot(url, shop) as snapshot:
-        found = {table: snapshot.columns_of(table) or {} for table in shop.tables}
-        if snapshot.dialect != "sqlite":
-            return found
-    return {
-        table: {
-            # Whatever its name, an integer of SQLite has 64 bits.
-            name: replace(each, type="int8") if each.type in ("int2", "int4") else each
-            for name, each in columns.items()
-        }
-        for table, columns in found.items()
-    }
-
-
-def faulty(snapshot: Snapshot, table: str) -> list[str]:
+def faults(snapshot: Snapshot, table: str) -> list[str]:
     """Why a table cannot be extracted by its cursor; empty where it can."""
-    shop = snapshot.shop
-    found = snapshot.columns_of(table)
-    if found is None:
-        inspector = sa.inspect(snapshot.connection)
-        known = [
-            *inspector.get_table_names(snapshot.schema), *inspector.get_view_names(snapshot.schema)
-        ]  # fmt: skip
-        near = difflib.get_close_matches(table, known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        return [
-            f"{table} is declared, but the database has no such table; {hint}"
-            f"mend `tables` or the source's `schema` in shops/{shop.shop}/shop.yaml"
-        ]
-    if faults := compare(shop, table, found):
-        return faults
-    name = cursor_of(shop.tables[table]).column
-    if found[name].type == "date":
+    if drifts := drift(snapshot.connection, snapshot.shop, table):
+        return drifts
+    name = cursor_of(snapshot.shop.tables[table]).column
+    if columns_of(snapshot.connection, snapshot.shop, table)[name].type == "date":
         return [
             f"{table}.{name} is the cursor, but a date: all of a day's writes look alike; name a "
             f"column with a time of day in `tables.{table}.cursor.column`"

@@ -20,6 +20,7 @@ from pipelines import extract
 from pipelines.extract import source as extract_source
 from pipelines.extract.cursor import snapshot
 from pipelines.extract.cursor.source import CursorSource
+from pipelines.extract.databases.postgres import adbc
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import CaptureMissing, SchemaDrift, SettingsError, SourceUnavailable
 from pipelines.shared.intervals import utc
@@ -73,7 +74,7 @@ def test_postgres_types_round_trip(
     postgres: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: bool
 ) -> None:
     if not fast:
-        monkeypatch.setattr(snapshot.Snapshot, "_adbc", lambda *_: None)
+        monkeypatch.setattr(adbc, "driver", lambda: None)
     wide = {"key": ["id"], "columns": WIDE, "ignore": ["skipped"]}
     shop = shop_with({"column": "at"}, wide)
     renamed = shop.model_copy(update={"tables": {**shop.tables, "wide": shop.tables["goods"]}})
