@@ -17,6 +17,7 @@ from rich.table import Table
 from pipelines.evaluate import holdouts, metrics
 from pipelines.features import assemble, catalogue
 from pipelines.features.engines import engine
+from pipelines.features.moment import AsOf
 from pipelines.features.state.storage import Layout
 from pipelines.shared import columns
 from pipelines.shared.declaration import CandidateSource
@@ -110,7 +111,7 @@ def _recalls(
     some = pa.table({columns.SHOPPER: pa.array(baskets["shopper"].unique(), layout.shopper)})
     pair = pa.schema({columns.SHOPPER: layout.shopper, columns.ITEM: layout.item})
     with engine(run.settings) as opened:
-        known = assemble.as_of(run, opened, layout, step.start, before)
+        known = assemble.know(run, opened, layout, AsOf(step.start, before))
         for choice, named in choices.items():
             features = run.shop.features.model_copy(update={"sources": named})
             changed = Layout(run.shop.model_copy(update={"features": features}))

@@ -23,8 +23,8 @@ from rich.table import Table
 
 from pipelines.features import fold
 from pipelines.features.engines import engine
-from pipelines.features.groups.generated import LOOKBACK_STEPS
-from pipelines.features.state.events import micros
+from pipelines.features.groups.arrivals import LOOKBACK_STEPS
+from pipelines.features.moment import AsOf, micros
 from pipelines.features.state.storage import Layout
 from pipelines.shared import columns
 from pipelines.shared.declaration import Features
@@ -149,12 +149,13 @@ def _fold(folder: Path, share: float, times: int) -> None:
                 changes = {"order_lines": _moved(changes["order_lines"], back)}
             shelf.validated(number, changes)
             run = shelf.run(number)
+            as_of = AsOf(run.interval.start, before)
             # Groups of the last weeks are looked up, to tell late lines from new orders.
             if WEEK - LOOKBACK_STEPS <= number < WEEK:
-                fold.take(run, opened, layout, run.interval, before)
+                fold.take(run, opened, layout, run.interval, as_of)
             elif number < WEEK:
                 with opened.scope():
-                    fold.fold(run, opened, layout, run.interval, before)
+                    fold.fold(run, opened, layout, run.interval, as_of)
             before = run.interval
 
 
@@ -172,13 +173,14 @@ def _moved(lines: pa.Table, back: int) -> pa.Table:
 
 def _stage(folder: Path) -> Measured:
     shelf = _shelf(folder)
-    run, before = shelf.run(WEEK), shelf.run(WEEK - 1).interval
+    run = shelf.run(WEEK)
+    as_of = AsOf(run.interval.start, shelf.run(WEEK - 1).interval)
     with engine(run.settings):
         """What is imported for it is not the stage's work, nor the SQL's."""
 
     def take() -> int:
         with engine(run.settings) as opened:
-            fold.take(run, opened, Layout(run.shop), run.interval, before)
+            fold.take(run, opened, Layout(run.shop), run.interval, as_of)
         return int(run.lake.count("groups/basket", run.interval))
 
     return _timed(take)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import ibis
-import pyarrow as pa
 from ibis.expr import operations
 
 from pipelines.features import candidates, catalogue, counters, exposure
@@ -14,12 +13,13 @@ from pipelines.features.candidates import Proposals
 from pipelines.features.catalogue import Feature
 from pipelines.features.counters import Counters
 from pipelines.features.engines.base import Engine, Table, Value, attach_all
+from pipelines.features.exposure import Exposure
 from pipelines.features.latent import latent_schedule
 from pipelines.features.latent.factors import Factors
+from pipelines.features.moment import DAY, AsOf, micros
 from pipelines.features.state import codes, entities, events, storage
 from pipelines.features.state.storage import Layout
 from pipelines.shared import columns
-from pipelines.shared.intervals import Interval
 from pipelines.shared.models import vocabulary
 from pipelines.shared.run import Run
 
@@ -33,40 +33,27 @@ class Known:
 
     counters: Counters
     segments: Table
-    """See `snapshots.segments`."""
-    shown: exposure.Shown | None
+    """See `entities.segments`."""
+    exposure: Exposure | None
     """None where no impressions are logged."""
     factors: Factors | None
     """None where neither a feature nor a source asks for latent factors."""
 
 
-def as_of(
-    run: Run, engine: Engine, layout: Layout, until: datetime, folded: Interval | None
-) -> Known:
-    """What was committed and folded before a time (law 3).
-
-    Args:
-        folded: the last step folded before `until`, whose snapshots stand.
-    """
-    since = until - timedelta(days=counters.WINDOW_DAYS)
-    stood = events.known(run, engine, layout, since, until)
-    items = snapshot(run, storage.ITEMS, layout.items, folded)
-    described = codes.encode(engine.load(items), engine, vocabulary.rows(run.lake, until), layout)
-    periods = engine.load(snapshot(run, storage.PERIODS, layout.periods, folded))
-    counted = counters.count(
-        engine, events.lines(stood, layout.shop), described, layout, events.micros(until)
-    )
+def know(run: Run, engine: Engine, layout: Layout, as_of: AsOf) -> Known:
+    """What was committed and folded before a time (law 3)."""
+    since = as_of.ago(counters.WINDOW_DAYS)
+    stood = events.standing_between(run, engine, layout, since, as_of.time)
+    items = engine.load(storage.read(run, storage.ITEMS, layout.items, as_of.folded))
+    described = codes.encode(items, engine, vocabulary.rows(run.lake, as_of.time), layout)
+    periods = engine.load(storage.read(run, storage.PERIODS, layout.periods, as_of.folded))
+    counted = counters.count(engine, events.lines(stood, layout.shop), described, layout, as_of)
     return Known(
         counted,
         engine.keep(entities.segments(periods, layout)),
-        exposure.count(run, engine, layout, counted, until),
-        latent_schedule.at(run, engine, layout, counted, until, folded),
+        exposure.count(run, engine, layout, counted),
+        latent_schedule.factors(run, engine, layout, counted),
     )
-
-
-def snapshot(run: Run, table: str, schema: pa.Schema, folded: Interval | None) -> pa.Table:
-    """The rows of a snapshot that stood when `folded` ended."""
-    return storage.read(run, table, schema, folded)
 
 
 def propose(
@@ -74,9 +61,10 @@ def propose(
 ) -> Proposals:
     """The candidates of some shoppers: see `candidates.propose`."""
     count = known.counters
-    soon = count.now + layout.shop.interval.days * events.DAY
+    now = count.as_of.micros
+    step_end = now + layout.shop.interval.days * DAY
     on = known.segments.filter(
-        (known.segments.segment_start < soon) & (known.segments.segment_end > count.now)
+        (known.segments.segment_start < step_end) & (known.segments.segment_end > now)
     )
     near = (
         latent_schedule.nearest(engine, known.factors, shoppers, layout) if known.factors else None
@@ -90,6 +78,12 @@ def propose(
         layout.shop.features,
         most,
     )
+
+
+def visits(shoppers: Table, moment: datetime) -> Table:
+    """Shoppers as if each came at one moment: what `build` shows candidates to."""
+    now = ibis.literal(micros(moment), "int64")
+    return shoppers.mutate(group_time=now, context_time=now)
 
 
 def build(
@@ -152,7 +146,7 @@ def _described(
 ) -> Table:
     """Pairs with every counter of their shopper, item, category and attributes."""
     count = known.counters
-    shown = known.shown
+    shown = known.exposure
     joined = attach_all(
         pairs,
         [

@@ -26,7 +26,7 @@ import ibis
 from pipelines.features import copurchase as together
 from pipelines.features.counters import MILLION, MONTH_DAYS, Counters
 from pipelines.features.engines.base import Engine, Table, Value, attach, attach_all, place
-from pipelines.features.state.events import DAY
+from pipelines.features.moment import micros
 from pipelines.shared.columns import ITEM, SHOPPER
 from pipelines.shared.declaration import CandidateSource, Features
 
@@ -194,7 +194,7 @@ def _novel(counters: Counters, favourites: Table, promoted: Table | None, most: 
     if promoted is not None:
         unsold = attach(unsold, promoted.mutate(_on=ibis.literal(True)), ITEM)
         on = unsold["_on"].fill_null(False)
-    new = unsold.listed_at >= counters.now - MONTH_DAYS * DAY
+    new = unsold.listed_at >= micros(counters.as_of.ago(MONTH_DAYS))
     unsold = unsold.mutate(on=on.cast("int8")).filter(on | new)
     order = [ibis.desc("on"), ibis.desc("listed_at"), ITEM]
     by_category = ibis.window(group_by="item_category", order_by=order)

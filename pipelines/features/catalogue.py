@@ -19,7 +19,7 @@ import pyarrow as pa
 from pipelines.features.candidates import SOURCES, from_source
 from pipelines.features.counters import MILLION, attributes
 from pipelines.features.engines.base import Table, Value
-from pipelines.features.state.events import DAY
+from pipelines.features.moment import DAY
 from pipelines.features.state.storage import Layout
 from pipelines.shared.declaration import CandidateSource, Family
 from pipelines.shared.errors import DeclarationError

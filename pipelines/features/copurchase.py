@@ -28,7 +28,7 @@ _MANY: Final = 1 << 31
 def neighbours(engine: Engine, counters: Counters) -> Table:
     """Each item's likest items: `beside`, `item_id`, `likeness` in millionths."""
     lines = counters.lines
-    lately = engine.keep(lines.filter(recent(lines, counters.now, DAYS)).select("session", ITEM))
+    lately = engine.keep(lines.filter(recent(lines, counters.as_of, DAYS)).select("session", ITEM))
     held = lately.group_by(ITEM).agg(held=lately.count())
     frequent = held.filter(held.held >= LEAST)
     frequent = engine.keep(

@@ -11,7 +11,7 @@ from typing import Final
 import ibis
 
 from pipelines.features.engines.base import Engine, Table, Value, attach, attach_all
-from pipelines.features.state.events import DAY
+from pipelines.features.moment import DAY, AsOf, micros
 from pipelines.features.state.storage import Layout
 from pipelines.shared.columns import ITEM, SHOPPER
 
@@ -47,7 +47,7 @@ class Counters:
     """One row: `all_…`."""
     lines: Table
     """What was counted: shopper, session, item, time, faded."""
-    now: int
+    as_of: AsOf
 
 
 def attributes(layout: Layout) -> tuple[str, ...]:
@@ -56,30 +56,29 @@ def attributes(layout: Layout) -> tuple[str, ...]:
     return (*layout.shop.item.attributes, *band)
 
 
-def count(engine: Engine, lines: Table, items: Table, layout: Layout, now: int) -> Counters:
+def count(engine: Engine, lines: Table, items: Table, layout: Layout, as_of: AsOf) -> Counters:
     """Count the window's lines.
 
     Args:
-        lines: see `events.lines`; all before `now`.
+        lines: see `events.lines`; all before the time.
         items: encoded items (see `codes.encode`).
-        now: microseconds since 1970.
     """
-    kept = engine.keep(lines.mutate(faded=_faded(lines, now)))
+    kept = engine.keep(lines.mutate(faded=_faded(lines, as_of)))
     known = engine.keep(_banded(items.drop("_position")))
     named = kept.filter(kept[SHOPPER].notnull())
-    leaning = named.filter(recent(named, now, AFFINITY_DAYS))
+    leaning = named.filter(recent(named, as_of, AFFINITY_DAYS))
     held = [f"item_{name}" for name in attributes(layout)]
     described = engine.keep(attach(leaning, known.select(ITEM, "item_category", *held), ITEM))
-    pairs = engine.keep(_pairs(named, now))
+    pairs = engine.keep(_pairs(named, as_of))
     return Counters(
-        items=engine.keep(_items(kept, pairs, known, now)),
-        shoppers=engine.keep(_shoppers(named, now)),
+        items=engine.keep(_items(kept, pairs, known, as_of)),
+        shoppers=engine.keep(_shoppers(named, as_of)),
         pairs=pairs,
         categories=engine.keep(_categories(described)),
         attributes={name: engine.keep(_affinity(described, name)) for name in attributes(layout)},
-        totals=engine.keep(_totals(kept, now)),
+        totals=engine.keep(_totals(kept, as_of)),
         lines=kept,
-        now=now,
+        as_of=as_of,
     )
 
 
@@ -90,25 +89,25 @@ def _banded(items: Table) -> Table:
     return items.mutate(item_price_band=ibis.ifelse(items.price_cents.notnull(), band, None))
 
 
-def recent(lines: Table, now: int, days: int) -> Value:
+def recent(lines: Table, as_of: AsOf, days: int) -> Value:
     """Whether a line lies in the last `days` days."""
-    return lines.time >= now - days * DAY
+    return lines.time >= micros(as_of.ago(days))
 
 
-def _faded(lines: Table, now: int) -> Value:
+def _faded(lines: Table, as_of: AsOf) -> Value:
     """What a line still counts, in millionths."""
-    half_lives = (now - lines.time) / (HALF_LIFE_DAYS * DAY)
+    half_lives = (as_of.micros - lines.time) / (HALF_LIFE_DAYS * DAY)
     return (lines.weight * 1000 * (0.5**half_lives)).round().cast("int64")
 
 
-def _pairs(lines: Table, now: int) -> Table:
+def _pairs(lines: Table, as_of: AsOf) -> Table:
     capped = lines.quantity_milli.clip(0, QUANTITY_CAP * 1000)
     return (
         lines.mutate(_capped=capped)
         .group_by([SHOPPER, ITEM])
         .agg(
             si_orders=lambda row: row.count(),
-            si_orders_28d=lambda row: recent(row, now, MONTH_DAYS).cast("int64").sum(),
+            si_orders_28d=lambda row: recent(row, as_of, MONTH_DAYS).cast("int64").sum(),
             si_weight_milli=lambda row: row.weight.sum(),
             si_faded_millionth=lambda row: row.faded.sum(),
             si_first=lambda row: row.time.min(),
@@ -118,12 +117,12 @@ def _pairs(lines: Table, now: int) -> Table:
     )
 
 
-def _items(lines: Table, pairs: Table, known: Table, now: int) -> Table:
-    lately = lines.filter(recent(lines, now, AFFINITY_DAYS))
-    month = recent(lately, now, MONTH_DAYS)
+def _items(lines: Table, pairs: Table, known: Table, as_of: AsOf) -> Table:
+    lately = lines.filter(recent(lines, as_of, AFFINITY_DAYS))
+    month = recent(lately, as_of, MONTH_DAYS)
     sold = lately.group_by(ITEM).agg(
         it_orders_28d=month.cast("int64").sum(),
-        it_orders_7d=recent(lately, now, WEEK_DAYS).cast("int64").sum(),
+        it_orders_7d=recent(lately, as_of, WEEK_DAYS).cast("int64").sum(),
         it_shoppers_28d=lately[SHOPPER].nunique(where=month),
         it_faded_millionth=lately.faded.sum(),
         it_paid_cents=lately.price_cents.sum().cast("int64"),
@@ -158,18 +157,18 @@ def _codes(known: Table) -> list[str]:
     return [name for name in known.columns if name.startswith("code_")]
 
 
-def _shoppers(lines: Table, now: int) -> Table:
+def _shoppers(lines: Table, as_of: AsOf) -> Table:
     sessions = lines.group_by([SHOPPER, "session"]).agg(
         time=lines.time.min(),
         lines=lines.count(),
         paid=lines.price_cents.sum().cast("int64"),
         faded=lines.faded.sum(),
     )
-    lately = recent(sessions, now, AFFINITY_DAYS)
+    lately = recent(sessions, as_of, AFFINITY_DAYS)
     by_session = sessions.group_by(SHOPPER).agg(
         sh_orders=sessions.count(),
         sh_orders_182d=lately.cast("int64").sum(),
-        sh_orders_28d=recent(sessions, now, MONTH_DAYS).cast("int64").sum(),
+        sh_orders_28d=recent(sessions, as_of, MONTH_DAYS).cast("int64").sum(),
         sh_first=sessions.time.min(),
         sh_last=sessions.time.max(),
         sh_lines=sessions.lines.sum(),
@@ -203,12 +202,12 @@ def _affinity(described: Table, name: str) -> Table:
     )
 
 
-def _totals(lines: Table, now: int) -> Table:
-    month = recent(lines, now, MONTH_DAYS)
-    lately = recent(lines, now, AFFINITY_DAYS)
+def _totals(lines: Table, as_of: AsOf) -> Table:
+    month = recent(lines, as_of, MONTH_DAYS)
+    lately = recent(lines, as_of, AFFINITY_DAYS)
     return lines.agg(
         all_orders_28d=month.cast("int64").sum().fill_null(0),
-        all_orders_7d=recent(lines, now, WEEK_DAYS).cast("int64").sum().fill_null(0),
+        all_orders_7d=recent(lines, as_of, WEEK_DAYS).cast("int64").sum().fill_null(0),
         all_faded_millionth=lines.faded.sum(where=lately).cast("int64").fill_null(0),
         all_shoppers=lines[SHOPPER].nunique(),
         all_shoppers_28d=lines[SHOPPER].nunique(where=month),

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Final
 
 import ibis
 
 from pipelines.features.counters import Counters, recent
 from pipelines.features.engines.base import Engine, Table, attach
-from pipelines.features.groups import logged
-from pipelines.features.state import storage
-from pipelines.features.state.events import micros
+from pipelines.features.moment import micros
+from pipelines.features.state import showings, storage
 from pipelines.features.state.storage import Layout
 from pipelines.shared.columns import ITEM, SHOPPER
 from pipelines.shared.run import Run
@@ -21,7 +19,7 @@ DAYS: Final = 28
 
 
 @dataclass(frozen=True)
-class Shown:
+class Exposure:
     """Counters of lists of the last 28 days."""
 
     items: Table
@@ -30,18 +28,17 @@ class Shown:
     """shopper × item: `ex_pair_shown`, `ex_pair_ignored` (since the shopper last took it)."""
 
 
-def count(
-    run: Run, engine: Engine, layout: Layout, counters: Counters, until: datetime
-) -> Shown | None:
-    """Count what was shown before a time; None where the shop logs no lists."""
+def count(run: Run, engine: Engine, layout: Layout, counters: Counters) -> Exposure | None:
+    """Count what was shown before the counters' time; None where the shop logs no lists."""
     if layout.shop.surface.impressions is None:
         return None
-    since = until - timedelta(days=DAYS)
-    stored = storage.read_between(run, storage.SHOWN, layout.shown, since, until)
-    rows = logged.whole(engine.load(stored))
-    rows = rows.filter((rows.group_time >= micros(since)) & (rows.group_time < counters.now))
+    as_of = counters.as_of
+    since = as_of.ago(DAYS)
+    stored = storage.read_between(run, storage.SHOWN, layout.shown, since, as_of.time)
+    rows = showings.standing(engine.load(stored))
+    rows = rows.filter((rows.group_time >= micros(since)) & (rows.group_time < as_of.micros))
     lists = engine.keep(rows)
-    taken = counters.lines.filter(recent(counters.lines, counters.now, DAYS))
+    taken = counters.lines.filter(recent(counters.lines, as_of, DAYS))
     items = lists.group_by(ITEM).agg(
         ex_shown=lists.count(),
         ex_position_sum=lists.shown_position.sum().cast("int64"),
@@ -54,4 +51,4 @@ def count(
         ex_pair_shown=met.count(),
         ex_pair_ignored=ibis.ifelse(ignored, 1, 0).sum().cast("int64"),
     )
-    return Shown(engine.keep(items), engine.keep(pairs))
+    return Exposure(engine.keep(items), engine.keep(pairs))

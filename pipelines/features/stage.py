@@ -6,15 +6,12 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-import ibis
 import pyarrow as pa
 
-from pipelines.features import assemble as rows
-from pipelines.features import catalogue
-from pipelines.features import fold as steps
+from pipelines.features import assemble, catalogue, fold
 from pipelines.features.engines import engine
+from pipelines.features.moment import AsOf
 from pipelines.features.state import storage
-from pipelines.features.state.events import micros
 from pipelines.features.state.storage import Layout
 from pipelines.shared import columns
 from pipelines.shared.errors import PermanentError
@@ -88,7 +85,7 @@ def run(run: Run) -> Built:
     with engine(run.settings) as opened:
         for step in sorted({*healed, *run.steps}):
             before = max((done for done in folded if done < step), default=None)
-            steps.take(run, opened, layout, step, before)
+            fold.take(run, opened, layout, step, AsOf(step.start, before))
             folded.add(step)
     return _built(run, layout, healed)
 
@@ -145,14 +142,13 @@ def serve(run: Run) -> Served:
         }
     )
     with engine(run.settings) as opened:
-        known = rows.as_of(run, opened, layout, run.interval.end, last)
-        everyone = opened.load(rows.snapshot(run, storage.SHOPPERS, layout.shoppers, last))
+        known = assemble.know(run, opened, layout, AsOf(run.interval.end, last))
+        everyone = opened.load(storage.read(run, storage.SHOPPERS, layout.shoppers, last))
         shoppers = opened.keep(everyone.select(columns.SHOPPER))
-        proposed = rows.propose(opened, known, layout, shoppers, surface.max_candidates)
-        now = ibis.literal(micros(run.interval.end), "int64")
-        shown = shoppers.mutate(group_time=now, context_time=now)
-        pairs = proposed.pairs.select(*rows.PAIR)
-        built = rows.build(opened, shown, (columns.SHOPPER,), pairs, known, proposed, layout)
+        proposed = assemble.propose(opened, known, layout, shoppers, surface.max_candidates)
+        shown = assemble.visits(shoppers, run.interval.end)
+        pairs = proposed.pairs.select(*assemble.PAIR)
+        built = assemble.build(opened, shown, (columns.SHOPPER,), pairs, known, proposed, layout)
         served = opened.arrow(built, schema, columns.SHOPPER, columns.ITEM)
         ids = pa.schema({columns.SHOPPER: layout.shopper})
         cold = shoppers.anti_join(known.counters.shoppers, columns.SHOPPER)

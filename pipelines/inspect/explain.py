@@ -16,8 +16,8 @@ from pipelines.features import assemble, catalogue
 from pipelines.features.catalogue import Feature
 from pipelines.features.engines import engine
 from pipelines.features.engines.base import Engine, Table, attach
+from pipelines.features.moment import AsOf
 from pipelines.features.state import storage
-from pipelines.features.state.events import micros
 from pipelines.features.state.storage import Layout
 from pipelines.shared.columns import ITEM, SHOPPER
 from pipelines.shared.declaration import Shop
@@ -151,9 +151,9 @@ def show(
     run = installation.run(step)
     before = _folded_before(run, step)
     with engine(run.settings) as opened:
-        known = assemble.as_of(run, opened, layout, step.start, before)
+        known = assemble.know(run, opened, layout, AsOf(step.start, before))
         who = _one(opened, SHOPPER, layout.shopper, shopper)
-        everyone = opened.load(assemble.snapshot(run, storage.SHOPPERS, layout.shoppers, before))
+        everyone = opened.load(storage.read(run, storage.SHOPPERS, layout.shoppers, before))
         ids = everyone.select(SHOPPER).union(known.counters.shoppers.select(SHOPPER))
         _require(opened, who, ids, layout.shopper, f"shopper {shopper!r}", at)
         generated = shop.surface.candidates == "generated"
@@ -167,8 +167,7 @@ def show(
             _require(opened, what, known.counters.items, layout.item, f"item {item!r}", at)
             pairs = attach(who.cross_join(what), pairs, *assemble.PAIR)
         pairs = opened.keep(pairs)
-        now = ibis.literal(micros(at), "int64")
-        shown = who.mutate(group_time=now, context_time=now)
+        shown = assemble.visits(who, at)
         given = (opened, shown, (SHOPPER,), pairs.select(*assemble.PAIR), known, proposed, layout)
         made = _explained(opened, layout, pairs, assemble.wide(*given), assemble.build(*given))
     return Shown(shopper, at, step.start, made)

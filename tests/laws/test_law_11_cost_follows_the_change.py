@@ -10,7 +10,7 @@ import pytest
 
 from pipelines import features
 from pipelines.features import counters
-from pipelines.features.groups import generated
+from pipelines.features.groups import arrivals
 from pipelines.shared.lake import Lake
 from tests.features.small_logs import Grocery
 
@@ -53,7 +53,7 @@ def test_twice_the_history_is_not_a_row_more_to_read(
 ) -> None:
     monkeypatch.setattr(counters, "WINDOW_DAYS", 7 * WINDOW_WEEKS)
     monkeypatch.setattr(counters, "AFFINITY_DAYS", 7 * WINDOW_WEEKS)
-    monkeypatch.setattr(generated, "LOOKBACK_STEPS", WINDOW_WEEKS)
+    monkeypatch.setattr(arrivals, "LOOKBACK_STEPS", WINDOW_WEEKS)
     # Both histories are longer than the window and than the lookback for groups that come late.
     short = _read_in_the_last_week(tmp_path / "short", 6, monkeypatch)
     long = _read_in_the_last_week(tmp_path / "long", 12, monkeypatch)

@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import ibis
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 from benchmarks.validated_lake import FIRST, ValidatedLake, log_of, of_step
 from pipelines.features import assemble, catalogue, counters, fold
 from pipelines.features.engines import engine
+from pipelines.features.moment import AsOf
 from pipelines.features.state import events, storage
 from pipelines.features.state.storage import Layout
 from pipelines.shared import columns
@@ -97,24 +97,25 @@ def _state(folder: Path, histories: Any, articles: Any, cuts: set[int]) -> dict[
             run = shelf.run(last)
             shelf.validated(last, of_step(log, last, since=since))
             with opened.scope():
-                fold.fold(run, opened, layout, run.interval, before)
+                fold.fold(run, opened, layout, run.interval, AsOf(run.interval.start, before))
             since, before = last + 1, run.interval
         run = shelf.run(WEEKS - 1)
         end = run.interval.end
-        stood = events.known(run, opened, layout, end - timedelta(days=counters.WINDOW_DAYS), end)
-        known = assemble.as_of(run, opened, layout, end, run.interval)
-        users = opened.load(assemble.snapshot(run, storage.SHOPPERS, layout.shoppers, run.interval))
+        as_of = AsOf(end, run.interval)
+        since = as_of.ago(counters.WINDOW_DAYS)
+        stood = events.standing_between(run, opened, layout, since, end)
+        known = assemble.know(run, opened, layout, as_of)
+        users = opened.load(storage.read(run, storage.SHOPPERS, layout.shoppers, run.interval))
         everyone = users.select(columns.SHOPPER)
         proposed = assemble.propose(opened, known, layout, everyone, None)
-        now = ibis.literal(events.micros(end), "int64")
-        shown = everyone.mutate(group_time=now, context_time=now)
+        shown = assemble.visits(everyone, end)
         pairs = proposed.pairs.select(*assemble.PAIR)
         types = catalogue.types(catalogue.catalogue(layout))
         wanted = pa.schema({columns.SHOPPER: pa.string(), columns.ITEM: pa.string(), **types})
         built = assemble.build(opened, shown, (columns.SHOPPER,), pairs, known, proposed, layout)
         return {
             "events": opened.arrow(stood, layout.events, "event_key"),
-            "items": assemble.snapshot(run, storage.ITEMS, layout.items, run.interval),
+            "items": storage.read(run, storage.ITEMS, layout.items, run.interval),
             "vocabulary": vocabulary.rows(run.lake).drop_columns([columns.INTERVAL]),
             "features": opened.arrow(built, wanted, columns.SHOPPER, columns.ITEM),
         }

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import ibis
-import pyarrow as pa
 
+from pipelines.features import assemble, catalogue
+from pipelines.features.assemble import Known
 from pipelines.features.engines.base import Engine, Table, attach
+from pipelines.features.groups import arrivals
+from pipelines.features.groups.arrivals import Formed
+from pipelines.features.moment import DAY, micros
 from pipelines.features.state import storage
-from pipelines.features.state.events import DAY, micros, plausible, standing
+from pipelines.features.state.events import plausible, standing
 from pipelines.features.state.storage import Layout
 from pipelines.shared import columns
 from pipelines.shared.intervals import Interval
 from pipelines.shared.run import Run
-
-LOOKBACK_STEPS: Final = 8
-"""A group is formed once. Groups of so many steps are remembered; an older basket, or list, that
-arrives only now is too late to tell apart from one that was formed already."""
 
 
 @dataclass(frozen=True)
@@ -33,44 +32,50 @@ class Arrived:
     """group_id of those that were formed before, or are too old."""
 
 
-def formed_before(run: Run, engine: Engine, layout: Layout, step: Interval) -> Table:
-    """Ids of the groups formed in the last steps, wherever they matured."""
-    since = step.start - (LOOKBACK_STEPS - 1) * run.shop.grid.step
-    ids = pa.schema({columns.GROUP: pa.string()})
-    tables = [f"group_index/{layout.shop.surface.name}", storage.OPEN_GROUPS]
-    found = [storage.read_between(run, table, ids, since, step.start) for table in tables]
-    return engine.load(pa.concat_tables(found)).distinct()
+def form(run: Run, engine: Engine, layout: Layout, step: Interval, known: Known) -> Formed:
+    """Form the step's groups from the baskets that arrived in it.
+
+    Args:
+        known: what was known when the step began.
+    """
+    versions = storage.read(run, storage.EVENTS, layout.events, step)
+    earlier = arrivals.formed_before(run, engine, layout, step)
+    arrived = _arrived(engine.load(versions), earlier, layout, step)
+    new = engine.keep(arrived.groups)
+    labels = engine.keep(arrived.labels)
+    shoppers = new.select(columns.SHOPPER).distinct()
+    proposed = assemble.propose(engine, known, layout, shoppers, layout.shop.surface.max_candidates)
+    pairs = proposed.pairs.select(*assemble.PAIR)
+    built = assemble.build(
+        engine, new.drop("mature_at"), (columns.SHOPPER,), pairs, known, proposed, layout
+    )
+    built = attach(built, labels, columns.GROUP, columns.ITEM)
+    built = built.mutate(label=built.label.fill_null(0))
+    schema = layout.rows(catalogue.types(catalogue.catalogue(layout)))
+    return Formed(
+        engine.arrow(built, schema, columns.GROUP, columns.ITEM),
+        engine.arrow(new, arrivals.group_schema(layout), columns.GROUP),
+        engine.arrow(labels, arrivals.label_schema(layout), columns.GROUP, columns.ITEM),
+        arrivals.number(engine, arrived.late),
+        0,
+    )
 
 
-def context_time(group_time: Table, step: Interval) -> Table:
-    """The time at which a group's features look at the shop: its own, or the step's start for a
-    group that is older and came late, since what is known then is what the features use."""
-    return group_time.clip(lower=micros(step.start))
-
-
-def split_late(groups: Table, before: Table, step: Interval, days: int) -> tuple[Table, Table]:
-    """Part groups into new ones and late ones (formed before, or too old to know)."""
-    oldest = micros(step.start) - LOOKBACK_STEPS * days * DAY
-    marked = attach(groups, before.mutate(_formed=ibis.literal(True)), columns.GROUP)
-    late = marked._formed.fill_null(False) | (marked.group_time < oldest)
-    return marked.filter(~late).drop("_formed"), marked.filter(late).select(columns.GROUP)
-
-
-def arrived(versions: Table, before: Table, layout: Layout, step: Interval) -> Arrived:
+def _arrived(versions: Table, earlier: Table, layout: Layout, step: Interval) -> Arrived:
     """The baskets that a step's changes bring, net: one that was cancelled within it is none.
 
     Args:
         versions: the step's event versions (`state/events`).
-        before: ids of groups formed earlier.
+        earlier: ids of groups formed earlier.
     """
     surface = layout.shop.surface
     events = plausible(standing(versions))
     events = events.filter(events.group_key.notnull() & events[columns.SHOPPER].notnull())
     anchors = events.filter(events.kind == surface.groups_of)
-    found = anchors.group_by(group_id=anchors.group_key).agg(
+    baskets = anchors.group_by(group_id=anchors.group_key).agg(
         shopper_id=anchors[columns.SHOPPER].min(), group_time=anchors.event_time.min()
     )
-    new, late = split_late(found, before, step, layout.shop.interval.days)
+    new, late = arrivals.split_late(baskets, earlier, step, layout.shop.interval.days)
     of_new = events.rename(group_id="group_key").semi_join(new, columns.GROUP)
     labels = of_new.group_by([columns.GROUP, columns.ITEM]).agg(
         label=of_new.grade.max().cast("int8")
@@ -79,7 +84,7 @@ def arrived(versions: Table, before: Table, layout: Layout, step: Interval) -> A
     window = int(surface.attribution_days * DAY)
     dated = attach(new, committed, columns.GROUP)
     groups = dated.mutate(
-        context_time=context_time(dated.group_time, step),
+        context_time=arrivals.context_time(dated.group_time, step),
         mature_at=ibis.greatest(dated.committed, dated.group_time + window, micros(step.start)),
     )
     return Arrived(groups.drop("committed"), labels, late)

@@ -7,7 +7,6 @@ of the last interval solved again. They are models (law 4): stored by step, and 
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Final
 
 import numpy as np
@@ -30,26 +29,22 @@ FAINTEST: Final = 50_000
 """Millionths of an order; a pair that faded below (half a year after one order) is left out."""
 
 
-def at(
-    run: Run, engine: Engine, layout: Layout, counters: Counters, until: datetime,
-    folded: Interval | None,
-) -> Factors | None:  # fmt: skip
-    """The factors known at a time; None where the shop uses none.
+def factors(run: Run, engine: Engine, layout: Layout, counters: Counters) -> Factors | None:
+    """The factors known at the counters' time; None where the shop uses none.
 
-    Args:
-        folded: the last step before `until`; its factors are continued.
+    Those of the last step folded before it are continued.
     """
     declared = layout.shop.features
     if "latent" not in declared.families and "latent" not in declared.sources:
         return None
-    before = _stored(run, layout, folded)
-    number = (until - layout.shop.grid.anchor) // layout.shop.grid.step
+    as_of = counters.as_of
+    before = _stored(run, layout, as_of.folded)
+    number = (as_of.time - layout.shop.grid.anchor) // layout.shop.grid.step
     if before is None or number % REFIT_STEPS == 0:
         pairs = _strengths(engine, layout, counters.pairs)
         return latent.fit(*pairs)
     lately = counters.lines.filter(
-        recent(counters.lines, counters.now, layout.shop.interval.days)
-        & counters.lines[SHOPPER].notnull()
+        recent(counters.lines, as_of, layout.shop.interval.days) & counters.lines[SHOPPER].notnull()
     )
     shoppers = engine.keep(lately.select(SHOPPER).distinct())
     items = engine.keep(lately.select(ITEM).distinct())

@@ -7,7 +7,8 @@ from functools import reduce
 import ibis
 
 from pipelines.features.engines.base import Table, Value, attach, attach_all
-from pipelines.features.state.events import cents, joined_key, micros, standing
+from pipelines.features.moment import micros
+from pipelines.features.state.events import cents, joined_key, standing
 from pipelines.features.state.storage import Layout
 from pipelines.shared import columns
 from pipelines.shared.declaration import Periods

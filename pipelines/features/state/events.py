@@ -10,20 +10,14 @@ import ibis
 from ibis.expr.datatypes import DataType
 
 from pipelines.features.engines.base import Engine, Table, Value
+from pipelines.features.moment import DAY, micros
 from pipelines.features.state.storage import EVENTS, Layout, read_between
 from pipelines.shared import columns
 from pipelines.shared.declaration import Event, Shop
 from pipelines.shared.run import Run
 
-DAY: Final = 86_400_000_000
-"""Microseconds of a day."""
 TOLERANCE: Final = DAY
 """An event that claims to have happened longer than this after its commit never counts."""
-
-
-def micros(moment: datetime) -> int:
-    """Microseconds since 1970."""
-    return int(moment.timestamp()) * 1_000_000 + moment.microsecond
 
 
 def cents(amount: Value) -> Value:
@@ -98,7 +92,9 @@ def plausible(events: Table) -> Table:
     )
 
 
-def known(run: Run, engine: Engine, layout: Layout, since: datetime, until: datetime) -> Table:
+def standing_between(
+    run: Run, engine: Engine, layout: Layout, since: datetime, until: datetime
+) -> Table:
     """Standing events of `[since, until)` by event time, as known at `until`.
 
     Exact although older partitions are not read: an event is never committed before it

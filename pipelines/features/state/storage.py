@@ -184,9 +184,9 @@ def read(run: Run, table: str, schema: pa.Schema, step: Interval | None) -> pa.T
     return _read(run, table, schema, intervals=[step])
 
 
-def read_changes(run: Run, table: str, step: Interval, schema: pa.Schema) -> pa.Table:
+def read_changes(run: Run, layout: Layout, table: str, step: Interval) -> pa.Table:
     """A step's sound changes of a source table."""
-    return read(run, f"valid/{table}", schema, step)
+    return read(run, f"valid/{table}", layout.changes(table), step)
 
 
 def read_between(
