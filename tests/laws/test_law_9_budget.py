@@ -46,9 +46,9 @@ def test_what_would_pass_the_trees_is_compacted_and_must_only_not_be_worse(
 ) -> None:
     trained = second(max_trees=budget)
     assert _strategies(trained) == ["compact"]
-    assert trained.notes == (
-        f"compact instead of refit_boost, because 100 + 3 trees would pass the budget of {budget}",
-    )
+    [note] = trained.notes
+    assert "compact instead of refit_boost" in note
+    assert f"100 + 3 trees would pass the budget of {budget}" in note
     compacted = trained.challengers[0]
     assert (compacted.trees, compacted.parent) == (min(parameters.COMPACT_ROUNDS, budget), 1)
     assert compacted.forced

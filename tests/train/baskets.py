@@ -165,18 +165,18 @@ class Installation:
 
     def run(self, number: int, weeks: int = 1) -> Run:
         """The run of some weeks, from `number` on."""
-        found = Run.of(self.settings, SHOP, interval(number, weeks))
+        run = Run.of(self.settings, SHOP, interval(number, weeks))
         parts = {
-            part: getattr(found.shop, part).model_copy(
+            part: getattr(run.shop, part).model_copy(
                 update={
                     name: value
                     for name, value in self.changed.items()
-                    if name in type(getattr(found.shop, part)).model_fields
+                    if name in type(getattr(run.shop, part)).model_fields
                 }
             )
             for part in ("learning", "gate")
         }
-        return replace(found, shop=found.shop.model_copy(update=parts))
+        return replace(run, shop=run.shop.model_copy(update=parts))
 
     @cached_property
     def any(self) -> Run:
@@ -244,14 +244,14 @@ class Installation:
 
     def teaching(self, since: datetime, until: datetime) -> set[str]:
         """The groups that matured in `[since, until)` and can be learned from."""
-        found = self.index(since, until)
-        return set(found.filter((pc.field(c.FOUND) > 0) & ~pc.field(c.MEMORY))[c.GROUP].to_pylist())
+        index = self.index(since, until)
+        return set(index.filter((pc.field(c.FOUND) > 0) & ~pc.field(c.MEMORY))[c.GROUP].to_pylist())
 
     def index(self, since: datetime, until: datetime) -> pa.Table:
         """Every group that matured in `[since, until)`."""
-        found = self.any.lake.read("group_index/basket")
+        index = self.any.lake.read("group_index/basket")
         edges = (pc.field(c.MATURE_AT) >= since) & (pc.field(c.MATURE_AT) < until)
-        return found.filter(edges)
+        return index.filter(edges)
 
     def text(self, challenger: Challenger) -> str:
         """A challenger's model text."""

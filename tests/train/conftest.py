@@ -30,8 +30,8 @@ def real_baskets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def real_champion(tmp_path_factory: pytest.TempPathFactory, real_baskets: Path) -> Path:
     """The same with a first model, learned from weeks 0 to 3 and promoted as version 1."""
     root = tmp_path_factory.mktemp("champion")
-    made = Installation.at(root, real_baskets, warm_up_intervals=4)
-    made.promote(0, train.run(made.run(0, 4)).challengers[0], 4)
+    shop = Installation.at(root, real_baskets, warm_up_intervals=4)
+    shop.promote(0, train.run(shop.run(0, 4)).challengers[0], 4)
     return root
 
 

@@ -37,11 +37,11 @@ def test_only_the_first_ten_count() -> None:
 def test_the_mean_comes_with_its_standard_error() -> None:
     examples = _examples([[1, 0], [1, 0], [1, 0], [1, 0]])
     scores = np.array([1.0, 0, 1, 0, 0, 1, 0, 1])
-    found = drift.measure(examples, scores)
+    health = drift.measure(examples, scores)
     low = 1 / log2(3)
-    assert found.ndcg_at_10 == pytest.approx((1 + low) / 2)
-    assert found.error == pytest.approx(np.std([1, 1, low, low], ddof=1) / 2)
-    assert Health.of(found.as_dict()).groups == found.groups == 4
+    assert health.ndcg_at_10 == pytest.approx((1 + low) / 2)
+    assert health.error == pytest.approx(np.std([1, 1, low, low], ddof=1) / 2)
+    assert Health.of(health.as_dict()).groups == health.groups == 4
 
 
 def test_a_fall_counts_in_errors_and_only_beside_a_past() -> None:
@@ -58,8 +58,8 @@ def test_a_fall_counts_in_errors_and_only_beside_a_past() -> None:
 def test_only_the_last_runs_are_the_past() -> None:
     old = [Health(0.9, 0.01, 300)] * 20
     recent = [Health(value, 0.01, 300) for value in (0.40, 0.42) * 4]
-    found = drift.behind(Health(0.41, 0.01, 300), old + recent)
-    assert found == pytest.approx(0.0, abs=1e-9)
+    behind = drift.behind(Health(0.41, 0.01, 300), old + recent)
+    assert behind == pytest.approx(0.0, abs=1e-9)
 
 
 def test_a_change_is_an_alarm_until_what_is_usual_has_changed_or_it_is_made_good() -> None:

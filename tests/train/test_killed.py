@@ -22,11 +22,11 @@ from pathlib import Path
 from pipelines import train
 from tests.train.baskets import Installation
 
-def told(done, wanted):
+def report(done, wanted):
     print(done, flush=True)
 
 shop = Installation.of(Path(sys.argv[1]), warm_up_intervals=4, refit_rounds=40, boost_rounds=40)
-train.run(shop.run(4), told)
+train.run(shop.run(4), report)
 print("done", flush=True)
 """
 CHANGED = {"warm_up_intervals": 4, "refit_rounds": 40, "boost_rounds": 40}
@@ -53,8 +53,8 @@ def test_a_killed_training_is_rerun_to_the_same_model(
             break
     child.stdout.close()
     assert child.wait() == -signal.SIGKILL
-    told = challengers.read(killed.any.ledger, "basket", interval(4))
-    assert told is None or told.details() == expected.details()
+    recorded = challengers.read(killed.any.ledger, "basket", interval(4))
+    assert recorded is None or recorded.details() == expected.details()
     assert before <= _models(killed)
 
     again = train.run(killed.run(4))

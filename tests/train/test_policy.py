@@ -32,7 +32,7 @@ def test_usually_one_challenger_is_trained() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "reason"),
     [
         ({"mismatch": "version 3 has other features"}, "because version 3 has other features"),
         ({"trees": 498}, "498 + 3 trees would pass the budget of 500"),
@@ -41,11 +41,13 @@ def test_usually_one_challenger_is_trained() -> None:
         ({"score_ms": 49.9}, "longer than the budget of 50.0 ms"),
     ],
 )
-def test_what_cannot_be_continued_is_compacted_alone(changed: dict[str, object], said: str) -> None:
+def test_what_cannot_be_continued_is_compacted_alone(
+    changed: dict[str, object], reason: str
+) -> None:
     chosen = policy.choose(replace(USUAL, behind=50.0, runs_since_alarm=0, **changed))  # type: ignore[arg-type]
     assert chosen.names == ("compact",)
     assert chosen.forced
-    assert said in chosen.notes[0]
+    assert reason in chosen.notes[0]
 
 
 def test_an_abrupt_change_puts_another_challenger_beside_the_usual_one() -> None:
@@ -121,6 +123,6 @@ def test_nothing_is_refitted_where_a_feature_must_be_monotone() -> None:
     learning = Learning(monotone={"price": -1})
     assert policy.choose(replace(USUAL, learning=learning)).names == ("replay_boost",)
     names = ("category", "price")
-    found = parameters.parameters(learning, names, rows=1000, threads=1)
-    assert found["monotone_constraints"] == [0, -1]
+    bound = parameters.parameters(learning, names, rows=1000, threads=1)
+    assert bound["monotone_constraints"] == [0, -1]
     assert "monotone_constraints" not in parameters.parameters(Learning(), names, 1000, 1)

@@ -130,6 +130,6 @@ def test_a_monotone_feature_only_raises_the_score(material: Material) -> None:
         last = scores
 
 
-def test_a_model_of_its_own_grows_with_what_it_learns_from() -> None:
-    found = [parameters.first_rounds(rows) for rows in (0, 1_000_000, 2_400_000, 50_000_000)]
-    assert found == [100, 100, 200, 300]
+def test_a_first_model_has_more_trees_the_more_rows_it_learns() -> None:
+    rounds = [parameters.first_rounds(rows) for rows in (0, 1_000_000, 2_400_000, 50_000_000)]
+    assert rounds == [100, 100, 200, 300]

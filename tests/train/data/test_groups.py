@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.shared import columns as c
@@ -30,6 +30,7 @@ def _rows(sizes: list[tuple[int, int]]) -> pa.Table:
     return pa.Table.from_pylist(listed, schema)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 30)), max_size=6),
     st.integers(1, 12),

@@ -17,9 +17,9 @@ def _of(places: list[float], labels: list[int], sizes: list[int], power: float) 
 
 
 def test_a_choice_far_down_the_list_stands_for_more() -> None:
-    found = _of([1, 2, 3, 4], [1, 0, 0, 1], [4], 0.5)
+    weight = _of([1, 2, 3, 4], [1, 0, 0, 1], [4], 0.5)
     raw = np.array([1.0, 1.0, 1.0, 2.0])
-    assert found == pytest.approx(raw / raw.mean())
+    assert weight == pytest.approx(raw / raw.mean())
 
 
 def test_places_may_start_anywhere_and_be_unknown() -> None:
@@ -28,8 +28,8 @@ def test_places_may_start_anywhere_and_be_unknown() -> None:
 
 
 def test_weights_are_clipped() -> None:
-    found = _of([1, 10_000], [0, 1], [2], 1)
-    assert found[1] / found[0] == pytest.approx(weights.CLIP)
+    weight = _of([1, 10_000], [0, 1], [2], 1)
+    assert weight[1] / weight[0] == pytest.approx(weights.CLIP)
 
 
 @given(
@@ -42,11 +42,11 @@ def test_weights_are_clipped() -> None:
 def test_every_group_weighs_as_many_as_its_rows(groups, power) -> None:
     sizes = [len(group) for group in groups]
     flat = [row for group in groups for row in group]
-    found = _of([row[0] for row in flat], [row[1] for row in flat], sizes, power)
-    assert (found > 0).all()
+    weight = _of([row[0] for row in flat], [row[1] for row in flat], sizes, power)
+    assert (weight > 0).all()
     start = 0
     for size in sizes:
-        assert found[start : start + size].sum() == pytest.approx(size, rel=1e-5)
+        assert weight[start : start + size].sum() == pytest.approx(size, rel=1e-5)
         start += size
     if power == 0:
-        assert found == pytest.approx(np.ones(len(flat)))
+        assert weight == pytest.approx(np.ones(len(flat)))
