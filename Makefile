@@ -39,11 +39,12 @@ test: setup-dev ## Run every test, two files at a time; those of a server not in
 unit: setup-dev ## Run the tests that need no server and take less than a minute together
 	@$(PYTHON) -m pytest -n auto -m "not services and not airflow and not slow" $(PYTEST_ARGS)
 
-check: setup-dev ## Lint, formatting, types and import rules
+check: setup-dev ## Lint, formatting, types, import rules and spelling
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@PYTHONPATH=.:plugins .venv/bin/lint-imports
+	@.venv/bin/codespell
 
 # Pages are gathered as they lie in the repository, so that one link serves both. MkDocs' builder warns
 # of its own end of life in 2027 with every run: the variable leaves that out.
