@@ -16,7 +16,8 @@ from rich.progress import Progress
 
 from benchmarks.installation import installed
 from local.demo import curves
-from local.demo.weeks import FIRST, WARM_UP_WEEKS, WEEK, Bar
+from local.demo.progress import Bar
+from local.demo.weeks import FIRST, WARM_UP_WEEKS, WEEK
 from pipelines import loop
 from pipelines.inspect import status
 from pipelines.shared.intervals import Interval

@@ -1,4 +1,12 @@
-"""Keeps the lake small and proves that it is whole."""
+"""Keep the lake small, prove that it is whole, and copy it.
+
+**maintain**: delete what the shop's `retention` expires, merge small files, delete files that no
+version of the last week needs → **verify**: read every partition and compare it with the ledger →
+**back up**: copy what is new to `FRESHRANK_BACKUP`, where that is set.
+
+- *Schedule*: every Wednesday at 03:00 UTC. It has no interval.
+- A rerun finds nothing left to do.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +25,10 @@ from freshrank_airflow import RETRIES, current_installation
     default_args=RETRIES,
     params={"shop": Param(None, type=["null", "string"], title="Shop (empty: the installation's)")},
     tags=["freshrank"],
-    doc_md="Removes what the shop's `retention` lets go, merges small files, deletes files that no "
-    "version of the last week needs; then reads every partition and compares it with the "
-    "ledger; then copies what is new to `FRESHRANK_BACKUP`, where that is set.",
+    doc_md=__doc__,
 )
 def ranker_maintain() -> None:
-    """One round of maintenance; about no interval, so none is asked for."""
+    """One round of maintenance, which has no interval."""
 
     # In the model chain's slot: no stage that writes without a lock runs meanwhile.
     @task(pool="ranker")
@@ -37,7 +43,7 @@ def ranker_maintain() -> None:
 
         return maintain.verify(current_installation()).required().as_dict()
 
-    # Only a lake that was found whole is copied.
+    # Only a lake that is whole is copied.
     @task(pool="ranker")
     def back_up() -> int:
         from pipelines import maintain

@@ -1,4 +1,13 @@
-"""The ranker learns what changed in one interval, and is promoted or turned away."""
+"""Learn what changed in one interval, and promote the challenger or turn it away.
+
+**extract** what changed → **validate**, quarantine unsound rows → **features** from state + delta →
+**train** a challenger on what the champion has not seen → **evaluate** both → **promote** or
+**reject**, with reasons. A rerun of any task is the same run.
+
+- *Schedule*: every week. *Trigger*: give `start` and `end` (Mondays), or neither.
+- *Backfill*: `airflow backfill create --dag-id ranker_update --from-date … --to-date …`
+- The last line of a red task's log says what to do; then clear the task.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +15,14 @@ from typing import Any
 
 import pendulum
 from airflow.sdk import CronDataIntervalTimetable, Param, dag, task, task_group
-from freshrank_airflow import RANKING, RETRIES, OpenInterval, PromoteOrReject, current_run, named
-
-DOCS = """
-**extract** what changed → **validate**, unsound rows aside → **features** from state + delta →
-**train** a challenger on what the champion has not seen → **evaluate** both → **promote** or
-**reject**, with reasons. A rerun of any task is the same run.
-
-- *Schedule*: every week. *Trigger*: give `start` and `end` (Mondays), or neither.
-- *Backfill*: `airflow backfill create --dag-id ranker_update --from-date … --to-date …`
-- A red task says in its log's last line what to do; then clear it.
-"""
+from freshrank_airflow import (
+    RANKING,
+    RETRIES,
+    OpenInterval,
+    PromoteOrReject,
+    current_run,
+    event_extra,
+)
 
 
 @dag(
@@ -31,7 +37,7 @@ DOCS = """
         "shop": Param(None, type=["null", "string"], title="Shop (empty: the installation's)"),
     },
     tags=["freshrank"],
-    doc_md=DOCS,
+    doc_md=__doc__,
 )
 def ranker_update() -> None:
     """One interval a run."""
@@ -74,14 +80,14 @@ def ranker_update() -> None:
     def promote(*, outlet_events: Any) -> dict[str, Any]:
         from pipelines import promote
 
-        outlet_events[RANKING].extra = named(run := current_run())
+        outlet_events[RANKING].extra = event_extra(run := current_run())
         return promote.promote(run).as_dict()
 
     @task(pool="ranker", outlets=[RANKING])
     def reject(*, outlet_events: Any) -> dict[str, Any]:
         from pipelines import promote
 
-        outlet_events[RANKING].extra = named(run := current_run())
+        outlet_events[RANKING].extra = event_extra(run := current_run())
         return promote.reject(run).as_dict()
 
     tables = OpenInterval(task_id="open_interval")

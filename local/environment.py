@@ -1,4 +1,4 @@
-"""What the services, the tasks and a person's shell have to know, as environment variables."""
+"""The environment variables of the services, the tasks and a person's shell."""
 
 import os
 import shlex
@@ -44,7 +44,7 @@ def freshrank(home: Home, server: PostgresServer, mlflow_url: str) -> dict[str, 
 
 
 def inherited() -> dict[str, str]:
-    """The starter's environment without settings that would reach into the services."""
+    """This process's environment without the settings that would reach into the services."""
     foreign = ("AIRFLOW__", "AIRFLOW_", "MLFLOW_", "FRESHRANK_", "PYTEST_")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
     programs = str(Path(sys.executable).parent)

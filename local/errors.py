@@ -1,8 +1,8 @@
-"""What can go wrong on one machine, said so that a person knows what to do next."""
+"""Errors of the local services; the message says what to do next."""
 
 
 class LocalError(Exception):
-    """A local service or its home is not as it has to be; the message says the way out."""
+    """A local service or its home is not as it has to be."""
 
 
 class ServiceFailedError(LocalError):

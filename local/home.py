@@ -16,7 +16,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Keys:
-    """The secrets of one home, made once and never shown."""
+    """The secrets of one home, generated once and never shown."""
 
     postgres_password: str
     pseudonym_key: str
@@ -38,7 +38,7 @@ class Keys:
 
 @dataclass(frozen=True)
 class Home:
-    """Paths inside the folder; nothing is made until something needs it."""
+    """The paths inside the folder; nothing is created until something needs it."""
 
     path: Path
 
@@ -104,7 +104,7 @@ class Home:
         shutil.rmtree(self.path)
 
     def keys(self) -> Keys:
-        """The keys of this home, made at the first call.
+        """The keys of this home, generated at the first call.
 
         Raises:
             LocalError: the key file is there but is not what this version wrote.

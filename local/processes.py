@@ -1,4 +1,4 @@
-"""Child processes that outlive their starter: launched, found again, awaited and stopped."""
+"""Child processes that outlive their starter: launch, find again, wait for and stop them."""
 
 import json
 import signal
@@ -180,10 +180,10 @@ def _wait(processes: list[psutil.Process], timeout_s: float) -> list[psutil.Proc
 
 def _descendants(process: psutil.Process) -> list[psutil.Process]:
     try:
-        found: list[psutil.Process] = process.children(recursive=True)
+        children: list[psutil.Process] = process.children(recursive=True)
     except psutil.NoSuchProcess:
         return []
-    return found
+    return children
 
 
 def _signal(processes: list[psutil.Process], signal_number: int) -> None:

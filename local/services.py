@@ -1,4 +1,4 @@
-"""All services of one home together: started side by side, found again, stopped."""
+"""All services of one home: start them side by side, find them again, stop them."""
 
 import fcntl
 import signal
@@ -24,7 +24,7 @@ STOP_GRACE_S = 5.0
 
 @dataclass(frozen=True)
 class Stack:
-    """The running services of a home, and the environment that leads to them."""
+    """The running services of a home, and the environment that points to them."""
 
     home: Home
     postgres: PostgresServer
@@ -88,7 +88,7 @@ def start(
         settings: environment variables for Airflow and its tasks, on top of the usual ones.
         components: which of Airflow's components, if any; each costs some seconds to start.
     """
-    with _only_one(home):
+    with _exclusively(home):
         return _start(home, dags, durability, settings or {}, components)
 
 
@@ -117,7 +117,7 @@ def _start(
         **settings,
     }
     write_private(home.environment_file, environment.as_shell(variables))
-    # MLflow makes its tables while Airflow makes its own.
+    # MLflow creates its tables while Airflow creates its own.
     tracking = _start_mlflow(home, server, register, mlflow_port)
     if components:
         _start_airflow(home, register, variables, airflow_port, components)
@@ -200,7 +200,7 @@ def _start_airflow(
 
 
 @contextmanager
-def _only_one(home: Home) -> Iterator[None]:
+def _exclusively(home: Home) -> Iterator[None]:
     """Let a second start of the same home wait for the first one to finish."""
     home.path.mkdir(parents=True, exist_ok=True)
     with (home.path / ".lock").open("w") as lock:

@@ -11,7 +11,7 @@ from pipelines.shared.settings import PROJECT
 
 
 def is_loaded(server: PostgresServer) -> bool:
-    """Whether a whole shop was loaded, whatever its share and end."""
+    """Whether a whole shop is loaded, whatever its share and end."""
     with server.connect("shop") as connection:
         row = connection.execute("SELECT to_regclass('replay.loaded') IS NOT NULL").fetchone()
     return bool(row and row[0])
@@ -29,9 +29,9 @@ def load(server: PostgresServer, *, share: float, until: datetime, console: Cons
     url = server.url("shop")
     declared = load_shop(SHOP, PROJECT / "shops")
 
-    def install_anew(at: datetime) -> None:
-        # What a former shop left in the change tables is not this one's past.
+    def reinstall(at: datetime) -> None:
+        # The changes of a former shop are not this one's past.
         remove(url, declared)
         install(url, declared, at=at)
 
-    load_history(url, share=share, until=until, install_capture=install_anew, console=console)
+    load_history(url, share=share, until=until, install_capture=reinstall, console=console)

@@ -6,22 +6,18 @@ import statistics
 import tempfile
 import time
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from local.demo.progress import Bar
 from pipelines import loop
 from pipelines.inspect import status, status_tables
 from pipelines.shared.intervals import Interval
 from pipelines.shared.run import Installation, Run
 from pipelines.shared.settings import Settings
-
-if TYPE_CHECKING:
-    from local.demo.weeks import Bar
 
 
 @dataclass(frozen=True)
@@ -72,36 +68,21 @@ def references(
 
 
 def _week(run: Run, frozen: Path, retrained: Path, retrain_s: float) -> Week:
+    from pipelines import evaluate
+
     decision = next(each for each in run.ledger.decisions() if each.interval == run.interval)
     champion = decision.evaluation.get("champion") or {}
     spent = run.ledger.manifest("train", run.shop.surface.name, run.interval)
-    scores = _ndcg(run, [frozen, retrained])
+    ndcg = evaluate.forward_ndcg(run, [frozen, retrained])
     return Week(
         run.interval.key[:10],
         decision.evaluation.get("groups", {}).get("forward_holdout", 0),
-        scores[0],
+        ndcg[0],
         champion.get("ndcg_at_10") or float("nan"),
-        scores[1],
+        ndcg[1],
         spent.seconds if spent else 0.0,
         retrain_s,
     )
-
-
-def _ndcg(run: Run, models: list[Path]) -> list[float]:
-    from pipelines.evaluate import holdouts, metrics
-    from pipelines.shared.models import booster
-
-    cut = run.interval.end - timedelta(days=run.shop.learning.holdout_days)
-    features = {name for model in models for name in booster.card(model).features}
-    holdout = holdouts.forward(run, cut, features)
-    return [
-        metrics.mean(
-            metrics.per_group(
-                holdout.ranked, booster.score(model, holdout.rows, run.settings.threads)
-            ).ndcg_at_10
-        )
-        for model in models
-    ]
 
 
 def _artifact(run: Run, version: int) -> Path:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from os import environ
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from local import http, services, shop
+from local.demo import progress
+from local.demo.progress import Bar
 from local.environment import SHOP
 from local.errors import LocalError
 from local.home import Home
@@ -37,7 +36,7 @@ POLL_S = 1.5
 
 
 def main(share: float, weeks: int) -> None:
-    """Run the demo from a clean home, and show what came out.
+    """Run the demo from a clean home and show its results.
 
     Args:
         share: share of the shop's households.
@@ -55,7 +54,7 @@ def main(share: float, weeks: int) -> None:
     stack = _start(home, share, console)
     first = Interval(FIRST, FIRST + WARM_UP_WEEKS * WEEK)
     later = Interval(first.end, first.end + weeks * WEEK)
-    with _bar(console) as bar:
+    with progress.bar(console) as bar:
         _first_model(stack, first, bar)
         _backfill(stack, later, bar)
         settings = stack.settings
@@ -77,7 +76,7 @@ def _start_clean(home: Home, console: Console) -> None:
         ours = (home.path / MARKER).exists() or not Register(home.services_file).read()
         if not ours:
             raise LocalError(
-                f"{home.path} holds an installation that the demo did not make; the demo would "
+                f"{home.path} holds an installation that the demo did not create; the demo would "
                 "delete it. Set FRESHRANK_HOME to another folder, or `make clean` it first"
             )
         console.print("Removing the last demo")
@@ -107,43 +106,6 @@ def _start(home: Home, share: float, console: Console) -> Stack:
         stack = services.start(home, durability=postgres.THROWAWAY, components=CORE_COMPONENTS)
         loading.result()
     return stack
-
-
-@dataclass(frozen=True)
-class Bar:
-    """Progress that a person can follow."""
-
-    progress: Progress
-
-    def track(self, title: str, total: int) -> Callable[[int, str], None]:
-        """Begin a line; call the result with what is done and a word about now."""
-        line = self.progress.add_task(title, total=total, now="")
-        console = self.progress.console
-        said = -1
-
-        def update(done: int, now: str) -> None:
-            nonlocal said
-            self.progress.update(line, completed=done, now=now)
-            # Where a bar cannot move, in a log, each step is a line.
-            if not console.is_terminal and done > said:
-                console.print(f"{title}: {done}/{total}", soft_wrap=True)
-                said = done
-
-        return update
-
-
-@contextmanager
-def _bar(console: Console) -> Iterator[Bar]:
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description:<34}"),
-        BarColumn(30),
-        TextColumn("{task.completed:>3.0f}/{task.total:.0f}"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[now]}"),
-        console=console,
-    ) as progress:
-        yield Bar(progress)
 
 
 def _first_model(stack: Stack, interval: Interval, bar: Bar) -> None:
@@ -182,7 +144,7 @@ def _wait_for_dag(stack: Stack, token: str) -> None:
 def _follow(
     stack: Stack, token: str, kind: str, total: int, update: Callable[[int, str], None]
 ) -> None:
-    """Wait until every run of a kind has ended, and say meanwhile what is running.
+    """Wait until every run of a kind has ended, and show meanwhile what is running.
 
     Raises:
         LocalError: a run failed; names its failed tasks and where their logs are.
@@ -222,8 +184,8 @@ def _json(url: str, token: str) -> dict[str, Any]:
         if time.monotonic() > deadline:
             raise LocalError(f"Airflow does not answer at {url.split('/api')[0]}; `make status`")
         time.sleep(0.5)
-    found: dict[str, Any] = json.loads(answer)
-    return found
+    page: dict[str, Any] = json.loads(answer)
+    return page
 
 
 def _token(stack: Stack) -> str:

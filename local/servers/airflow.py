@@ -144,7 +144,7 @@ def token(url: str) -> str:
 
 
 def set_ranker_pool(url: str) -> None:
-    """Make the one-slot pool; over HTTP, which costs a tenth of a second and not a process."""
+    """Create the one-slot pool over HTTP, which takes a tenth of a second and no process."""
     body = {
         "name": RANKER_POOL,
         "slots": RANKER_POOL_SLOTS,

@@ -28,7 +28,7 @@ def settings(home: Home, server: PostgresServer, port: int) -> Mapping[str, str]
 
 
 def start(home: Home, server: PostgresServer, port: int) -> Service:
-    """Start the server; it makes its own tables."""
+    """Start the server, which creates its own tables."""
     home.mlflow_artifacts.mkdir(parents=True, exist_ok=True)
     return launch(
         "mlflow",

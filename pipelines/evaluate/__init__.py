@@ -4,8 +4,9 @@
 `Evaluation.verdict.outcome`.
 """
 
+from pipelines.evaluate.compare import forward_ndcg
 from pipelines.evaluate.gate import Verdict
 from pipelines.evaluate.report import Evaluation
 from pipelines.evaluate.stage import run
 
-__all__ = ["Evaluation", "Verdict", "run"]
+__all__ = ["Evaluation", "Verdict", "forward_ndcg", "run"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -261,3 +261,12 @@ def _table(holdouts: tuple[Holdout, ...], measured: Measured) -> pa.Table | None
     # A holdout without groups does not know the type of a shopper's id.
     filled = [part for part in parts if part.num_rows]
     return pa.concat_tables(filled).combine_chunks() if filled else None
+
+
+def forward_ndcg(run: Run, models: Sequence[Path]) -> list[float]:
+    """The mean NDCG@10 of each model on a run's forward holdout."""
+    cut = run.interval.end - timedelta(days=run.shop.learning.holdout_days)
+    features = {name for model in models for name in booster.card(model).features}
+    holdout = holdouts.forward(run, cut, features)
+    scores = (booster.score(model, holdout.rows, run.settings.threads) for model in models)
+    return [metrics.mean(metrics.per_group(holdout.ranked, each).ndcg_at_10) for each in scores]

@@ -7,8 +7,8 @@ from freshrank_airflow.runs import (
     RANKING,
     current_installation,
     current_run,
-    named,
-    newest,
+    event_extra,
+    latest_run,
 )
 
 __all__ = [
@@ -18,6 +18,6 @@ __all__ = [
     "PromoteOrReject",
     "current_installation",
     "current_run",
-    "named",
-    "newest",
+    "event_extra",
+    "latest_run",
 ]

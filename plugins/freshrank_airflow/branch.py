@@ -1,4 +1,4 @@
-"""The branch: a verdict becomes a task id, and nothing else happens here."""
+"""The branch: it translates a verdict into a task id and does nothing else."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class PromoteOrReject(BaseBranchOperator):
 
     def choose_branch(self, context: Any) -> str:
         """The id of the task to follow."""
-        return chosen(self.evaluation)
+        return task_id_of(self.evaluation)
 
 
-def chosen(evaluation: Mapping[str, Any]) -> str:
+def task_id_of(evaluation: Mapping[str, Any]) -> str:
     """Translate an evaluation's verdict into a task id.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The first task of a run: it waits for its turn and checks the interval."""
+"""The first task of a run, which waits for the run's turn and checks its interval."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pipelines.shared.intervals import require_past
 class OpenInterval(BaseSensorOperator):
     """Wait until no earlier run is running, check the interval, list the shop's tables.
 
-    Intervals are decided in order: extraction takes everything not yet taken, so a run that
-    overtook an earlier one would leave it nothing. A scheduled run whose interval the shop's
-    clock has not reached yet is skipped; the bundled shop's clock stands still in 2017.
+    Intervals are decided in order: an extraction reads all changes that are not extracted yet, so
+    a run that overtook an earlier one would leave it nothing. A scheduled run whose interval the
+    shop's clock has not reached yet is skipped; the bundled shop's clock stands still in 2017.
 
     Returns:
         The names of the shop's tables.
@@ -31,7 +31,7 @@ class OpenInterval(BaseSensorOperator):
         )
 
     def poke(self, context: Any) -> PokeReturnValue:
-        """Whether it is this run's turn."""
+        """Whether it is the run's turn."""
         from pipelines.extract import clock
 
         earlier = context["ti"].get_previous_dagrun(state=DagRunState.RUNNING)

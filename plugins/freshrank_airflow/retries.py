@@ -1,4 +1,4 @@
-"""What an error means for Airflow: whether a retry can help."""
+"""Whether Airflow retries a task, by the type of its error."""
 
 from datetime import timedelta
 from typing import Any, Final

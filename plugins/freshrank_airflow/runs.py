@@ -1,4 +1,4 @@
-"""From an Airflow run to the interval and the shop it is about."""
+"""The interval and the shop that an Airflow run is for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipelines.shared.intervals import Interval
 from pipelines.shared.run import Installation, Run
 
 RANKING = Asset("freshrank://ranking")
-"""What shoppers should be shown has changed: a new champion, or a new state of the shop."""
+"""The asset that changes with every decision: a new champion, or a new state of the shop."""
 
 
 def interval_of(context: Mapping[str, Any]) -> Interval:
@@ -37,7 +37,7 @@ def interval_of(context: Mapping[str, Any]) -> Interval:
 
 
 def run_of(context: Mapping[str, Any]) -> Run:
-    """The `Run` that an Airflow run is about.
+    """The `Run` of an Airflow run.
 
     Raises:
         FreshrankError: settings, shop or interval are wrong; the message says which.
@@ -48,19 +48,19 @@ def run_of(context: Mapping[str, Any]) -> Run:
 
 
 def current_run() -> Run:
-    """The `Run` of the task that calls this."""
+    """The `Run` of the calling task."""
     return run_of(get_current_context())
 
 
 def current_installation() -> Installation:
-    """The shop that the task that calls this is about, without an interval."""
+    """The shop of the calling task, without an interval."""
     shop = get_current_context()["params"].get("shop")
     settings = settings_for(shop)
     return Installation.open(settings, shop or settings.shop)
 
 
-def named(run: Run) -> dict[str, str]:
-    """A run's shop and interval as an asset event carries them."""
+def event_extra(run: Run) -> dict[str, str]:
+    """A run's shop and interval, as the `extra` of an asset event carries them."""
     return {
         "shop": run.shop.shop,
         "start": run.interval.start.isoformat(),
@@ -68,8 +68,8 @@ def named(run: Run) -> dict[str, str]:
     }
 
 
-def newest(extras: Iterable[Mapping[str, str]]) -> Run | None:
-    """The run with the latest end among asset events, or None without events."""
+def latest_run(extras: Iterable[Mapping[str, str]]) -> Run | None:
+    """The run whose interval ends last among asset events; None without events."""
     last = max(extras, key=lambda extra: extra["end"], default=None)
     if last is None:
         return None

@@ -1,4 +1,4 @@
-"""The bridge from Airflow's connections to Freshrank's settings.
+"""Freshrank's settings from Airflow's connections.
 
 | connection | setting |
 |---|---|
@@ -6,7 +6,7 @@
 | `freshrank_mlflow` | `mlflow_uri` |
 | `freshrank_<name>` | `connections[<name>]`, for each connection that the shop names |
 
-A connection that Airflow does not have is read from the environment (`FRESHRANK_…`).
+What Airflow has no connection for is read from the environment (`FRESHRANK_…`).
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ def settings_for(shop: str | None) -> Settings:
         SettingsError: something is neither a connection nor in the environment.
         DeclarationError: the shop is unknown or wrongly declared.
     """
-    found: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
     if (ledger := _connection("freshrank_ledger")) is not None:
-        found["ledger_url"] = database_url(ledger)
+        overrides["ledger_url"] = database_url(ledger)
     if (mlflow := _connection("freshrank_mlflow")) is not None:
-        found["mlflow_uri"] = server_url(mlflow)
-    settings = load_settings(**found)
+        overrides["mlflow_uri"] = server_url(mlflow)
+    settings = load_settings(**overrides)
     declared = load_shop(shop or settings.shop, settings.shops)
     names = {each.connection.lower() for each in declared.sources.values()}
     connections = {name: _connection(f"freshrank_{name}") for name in sorted(names)}
     if urls := {name: database_url(each) for name, each in connections.items() if each}:
-        settings = load_settings(**found, connections=urls)
+        settings = load_settings(**overrides, connections=urls)
     return settings
 
 
 def _connection(name: str) -> Connection | None:
     try:
-        found: Connection = Connection.get(name)
+        connection: Connection = Connection.get(name)
     except AirflowNotFoundException:
         return None
-    return found
+    return connection
 
 
 def database_url(connection: Connection) -> str:

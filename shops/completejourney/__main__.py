@@ -29,7 +29,7 @@ def load_shop(
     until: Annotated[str, typer.Option(help="Make the changes before it.")] = "2018-01-01",
 ) -> None:
     """Replace the shop's tables by a shop that has lived until a day, without capture."""
-    with _errors_told():
+    with _reported():
         rows = load(url, share=share, until=utc(until))
     for table, count in rows.items():
         typer.echo(f"{table:12} {count:>10,}")
@@ -38,12 +38,12 @@ def load_shop(
 @app.command()
 def check() -> None:
     """Check the data files against the record of the wheel that brought them."""
-    with _errors_told():
+    with _reported():
         data_files()
 
 
 @contextmanager
-def _errors_told() -> Iterator[None]:
+def _reported() -> Iterator[None]:
     try:
         yield
     except FreshrankError as error:

@@ -1,4 +1,4 @@
-"""The shop's history, worked out beforehand: every change with the tick of its commit."""
+"""The shop's history, computed in advance: every change with the tick of its commit."""
 
 from __future__ import annotations
 

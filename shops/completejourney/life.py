@@ -14,7 +14,7 @@ Days = tuple[float, float]
 
 @dataclass(frozen=True)
 class Life:
-    """Rates are shares of the rows concerned; each row's lot is drawn from its key alone.
+    """Rates are shares of the rows concerned; each row is drawn by its key alone.
 
     `history.sql` reads every field by its name.
     """

@@ -93,7 +93,7 @@ def load(
 
 
 def is_loaded(url: str, share: float, until: datetime, life: Life | None = None) -> bool:
-    """Whether the database holds this very shop, loaded to the end.
+    """Whether the database holds exactly this shop, loaded to the end.
 
     Raises:
         SourceUnavailable: the database cannot be reached.
@@ -103,7 +103,7 @@ def is_loaded(url: str, share: float, until: datetime, life: Life | None = None)
         if connection.execute("SELECT to_regclass('replay.loaded')").fetchone() == (None,):
             return False
         rows = connection.execute("SELECT fingerprint FROM replay.loaded").fetchall()
-    return [_fingerprint(share, until, life or Life())] == [found for (found,) in rows]
+    return [_fingerprint(share, until, life or Life())] == [each for (each,) in rows]
 
 
 def _require_range(share: float, until: datetime) -> None:
@@ -137,7 +137,7 @@ def _connected(url: str) -> Iterator[psycopg.Connection]:
 
 @contextmanager
 def _only_loader(connection: psycopg.Connection) -> Iterator[None]:
-    # Held by the session: a loader that dies lets go of it.
+    # Held by the session: it is released when the loader dies.
     if connection.execute(_LOCK).fetchone() != (True,):
         raise PermanentError("another process is loading this shop; wait until it has finished")
     yield
@@ -170,12 +170,12 @@ def _row_counts(connection: psycopg.Connection) -> dict[str, int]:
 
 
 def _fingerprint(share: float, until: datetime, life: Life) -> str:
-    """Names everything that the shop's rows follow from."""
-    told = {
+    """A hash of everything that determines the shop's rows."""
+    inputs = {
         "share": float(share),
         "until": until.timestamp(),
         "life": asdict(life),
         "rules": [RULES, _TABLES_SQL, *(step.statement for step in STEPS)],
         "data": recorded_hashes(),
     }
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

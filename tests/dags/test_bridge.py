@@ -10,7 +10,7 @@ pytest.importorskip("airflow", reason="install apache-airflow (`make setup`)")
 
 from airflow.sdk import Connection, RetryAction
 from freshrank_airflow import RETRIES
-from freshrank_airflow.branch import chosen
+from freshrank_airflow.branch import task_id_of
 from freshrank_airflow.runs import interval_of
 from freshrank_airflow.settings import database_url, server_url, settings_for
 
@@ -83,12 +83,12 @@ def test_a_connection_becomes_a_server_url():
 
 @pytest.mark.parametrize("outcome", ["promote", "reject"])
 def test_the_branch_follows_the_verdict(outcome):
-    assert chosen({"verdict": {"outcome": outcome}}) == outcome
+    assert task_id_of({"verdict": {"outcome": outcome}}) == outcome
 
 
 def test_the_branch_fails_closed():
     with pytest.raises(ValueError, match="expected 'promote' or 'reject'"):
-        chosen({"verdict": {"outcome": None}})
+        task_id_of({"verdict": {"outcome": None}})
 
 
 @pytest.mark.parametrize(

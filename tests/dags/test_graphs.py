@@ -1,5 +1,6 @@
 """The graphs import, hold wiring only, and keep their vital orderings."""
 
+import ast
 import itertools
 from pathlib import Path
 
@@ -82,7 +83,18 @@ def test_maintenance_comes_before_its_proof_and_beside_no_model(dags):
     assert "shop" in graph.params
 
 
-@pytest.mark.parametrize("name", ["ranker_update", "ranker_maintain"])
+@pytest.mark.parametrize("name", ["ranker_update", "ranker_publish", "ranker_maintain"])
+def test_each_graph_is_documented_by_its_module(dags, name):
+    module = ast.parse((PROJECT / "dags" / f"{name}.py").read_text())
+    documented = ast.get_docstring(module, clean=False)
+    assert dags[name].doc_md.strip() == documented.strip()
+    assert "*Schedule*" in documented
+    stages = {"ranker_update": ("extract", *CHAIN[:-1], "promote"), "ranker_publish": ("publish",)}
+    for stage in stages.get(name, ("maintain", "verify", "back up")):
+        assert f"**{stage}**" in documented
+
+
+@pytest.mark.parametrize("name", ["ranker_update", "ranker_publish", "ranker_maintain"])
 def test_parsing_imports_nothing_heavy(name):
     import subprocess
     import sys
