@@ -5,7 +5,7 @@ Tables of the lake, all partitioned by `interval_start`:
 | name | grain | content |
 |---|---|---|
 | `changes/<table>` | change | the row, `_op`, `_committed_at`, `_position`, `_transaction` |
-| `taken/<table>` | key | the index of keys of capture by cursor; plain Parquet, not partitioned |
+| `key_index/<table>` | key | what a cursor has extracted; plain Parquet, not partitioned |
 | `valid/<table>` | change | the same, sound rows only |
 | `quarantine/<table>` | change | the same and `_reasons` |
 | `state/events` | event version | normalised events, the last version of a key stands |

@@ -72,7 +72,8 @@ class Extraction:
         after = after or {"ordinal": 0, "files": [], "high": None}
         self.ordinal = after["ordinal"] + 1
         self.index = KeyIndex(
-            Lake(settings.lake, snapshot.shop.shop).uri(f"taken/{name}"),
+            Lake(settings.lake, snapshot.shop.shop),
+            name,
             pa.schema([(each, self.stored[each]) for each in self.declared.key]),
             pa.timestamp("us", "UTC") if self.timed else pa.int64(),
             after["files"],

@@ -1,10 +1,13 @@
-"""What a cursor source has taken: the keys of a table, each with its last cursor and version.
+"""The keys of a table that a cursor source has extracted, each with its last cursor and version.
 
 An index is a few immutable Parquet files beside the lake's tables, named by a position. Each
-extraction adds one file with the keys that it gave; the newest file's word on a key stands, and
-every eighth extraction writes them together. A file that no position names means nothing: a run
-that died leaves one, and the rerun writes it anew. A file is deleted once the position before an
-extraction no longer names it.
+extraction adds one file with the keys of its changes; the newest entry of a key counts, and every
+eighth extraction merges the files. A file that no position names means nothing: a run that died
+leaves one, and the rerun replaces it. A file is deleted once the position before an extraction no
+longer names it.
+
+The folder was called `taken/<table>` once. Files that lie there are read and deleted by the same
+rules; nothing is written there, so that it is empty after the next merge.
 """
 
 from __future__ import annotations
@@ -23,10 +26,11 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from pipelines.shared.errors import CorruptPartition
+from pipelines.shared.lake import Lake
 
 CURSOR, VERSION, LIVE, ORDINAL = "_cursor", "_version", "_live", "_ordinal"
 FILES = 8
-"""So many files are written together: each of them is looked at for each batch of changes."""
+"""So many files are merged: each of them is looked at for each batch of changes."""
 MEMORY = "128MB"
 """What the comparison of keys holds before it spills to disk, however many keys there are."""
 
@@ -57,10 +61,11 @@ def versions(engine: Any, rows: pa.RecordBatch) -> Any:
 
 
 class KeyIndex:
-    """The keys of one table that were taken before.
+    """The keys of one table that were extracted before.
 
     Args:
-        uri: folder of the index, local or of an object store.
+        lake: where the index lies.
+        table: the table.
         key: the table's key columns with the types stored.
         cursor: type of the cursor.
         files: the files that the position names, oldest first.
@@ -68,13 +73,11 @@ class KeyIndex:
     """
 
     def __init__(
-        self, uri: str, key: pa.Schema, cursor: pa.DataType, files: Sequence[str],
+        self, lake: Lake, table: str, key: pa.Schema, cursor: pa.DataType, files: Sequence[str],
         threads: int,
     ) -> None:  # fmt: skip
-        if "://" in uri:
-            self._files, self._folder = pafs.FileSystem.from_uri(uri)
-        else:
-            self._files, self._folder = pafs.LocalFileSystem(), str(Path(uri).absolute())
+        self._files, self._folder = _located(lake.uri(f"key_index/{table}"))
+        _, self._former = _located(lake.uri(f"taken/{table}"))
         self.names = list(files)
         self.key, self.cursor = key, cursor
         self.schema = pa.schema(
@@ -127,23 +130,19 @@ class KeyIndex:
         Raises:
             CorruptPartition: one is not.
         """
-        lost = [
-            name
-            for name in self.names
-            if self._files.get_file_info(self._path(name)).type is not pafs.FileType.File
-        ]
+        lost = [name for name in self.names if not self._is_file(self._path(name))]
         if lost:
             raise CorruptPartition(
-                f"the index of keys taken, {self._folder}, lacks {', '.join(lost)}, which the "
-                "position on record names; bring the folder back from a backup of the lake, or "
-                "begin anew with an empty lake and ledger of this shop"
+                f"the index of keys, {self._folder}, lacks {', '.join(lost)}, which the position "
+                "on record names; bring the folder back from a backup of the lake, or start "
+                "afresh with an empty lake and ledger of this shop"
             )
 
     @contextlib.contextmanager
     def writer(self, name: str) -> Iterator[Any]:
         """A writer of one further file, which is whole when the block ends well."""
         self._files.create_dir(self._folder, recursive=True)
-        path = self._path(name)
+        path = f"{self._folder}/{name}.parquet"
         # Keys, cursors and versions hardly repeat: a dictionary of them costs and saves nothing.
         options: Any = {"filesystem": self._files, "use_dictionary": [LIVE, ORDINAL]}
         with pq.ParquetWriter(f"{path}.part", self.schema, **options) as writer:
@@ -164,12 +163,32 @@ class KeyIndex:
 
     def tidy(self, ordinal: int) -> None:
         """Delete files that positions up to an extraction made needless."""
-        selector = pafs.FileSelector(self._folder, allow_not_found=True)
-        for found in self._files.get_file_info(selector):
-            name = found.base_name.removesuffix(".part").removesuffix(".parquet")
-            made = int(name.split("-")[0]) if name[:1].isdigit() else ordinal + 1
-            if made <= ordinal and name not in self.names:
-                self._files.delete_file(found.path)
+        for folder in (self._folder, self._former):
+            selector = pafs.FileSelector(folder, allow_not_found=True)
+            for file in self._files.get_file_info(selector):
+                name = file.base_name.removesuffix(".part").removesuffix(".parquet")
+                made = int(name.split("-")[0]) if name[:1].isdigit() else ordinal + 1
+                needed = name in self.names and self._folder_of(name) == folder
+                if made <= ordinal and not needed:
+                    self._files.delete_file(file.path)
 
     def _path(self, name: str) -> str:
-        return f"{self._folder}/{name}.parquet"
+        return f"{self._folder_of(name)}/{name}.parquet"
+
+    def _folder_of(self, name: str) -> str:
+        """Where a file lies: in the former folder only if it does not lie in today's."""
+        only_former = not self._is_file(f"{self._folder}/{name}.parquet") and self._is_file(
+            f"{self._former}/{name}.parquet"
+        )
+        return self._former if only_former else self._folder
+
+    def _is_file(self, path: str) -> bool:
+        return bool(self._files.get_file_info(path).type is pafs.FileType.File)
+
+
+def _located(uri: str) -> tuple[Any, str]:
+    """File system and path of a folder, local or of an object store."""
+    if "://" in uri:
+        files, folder = pafs.FileSystem.from_uri(uri)
+        return files, str(folder)
+    return pafs.LocalFileSystem(), str(Path(uri).absolute())

@@ -297,15 +297,61 @@ def test_many_extractions_keep_a_bounded_position(goods: Goods) -> None:
         assert len(json.dumps(position)) < 500
     assert seen.count(("insert", "gone")) == seen.count(("delete", "gone")) == 15
     assert [op for op, sku in seen if sku == "sku 3"] == ["insert"] + ["update"] * 3
-    files = list((goods.folder / "lake/tiny/taken/goods").iterdir())
+    files = list((goods.folder / "lake/tiny/key_index/goods").iterdir())
     assert len(files) <= 12
 
 
 def test_the_index_of_keys_being_gone_is_named(goods: Goods) -> None:
     goods.put("a", 1)
     _, position = take(goods.source())
-    next((goods.folder / "lake/tiny/taken/goods").iterdir()).unlink()
-    with pytest.raises(CorruptPartition, match=r"taken/goods, lacks 00000001.*backup"):
+    next((goods.folder / "lake/tiny/key_index/goods").iterdir()).unlink()
+    with pytest.raises(CorruptPartition, match=r"key_index/goods, lacks 00000001.*backup"):
+        take(goods.source(), after=position)
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_an_index_in_the_former_folder_is_continued(tmp_path: Path, scheme: str) -> None:
+    """Lakes made before have `taken/<table>`; its files are read, then merged and deleted."""
+    goods = Goods(f"sqlite:///{tmp_path}/shop.db", tmp_path)
+    lake = goods.settings().model_copy(update={"lake": f"{scheme}{tmp_path}/lake"})
+    source = CursorSource(goods.url, shop_with(TIMED | {"reconcile": True}), lake)
+    positions: list[Any] = [None]
+    for number in range(3):
+        goods.put(f"sku {number}", number)
+        _, position = take(source, after=positions[-1])
+        positions.append(position)
+    third, _ = take(source, after=positions[2], upto=positions[3])
+    index, former = tmp_path / "lake/tiny/key_index", tmp_path / "lake/tiny/taken"
+    index.rename(former)
+    for died in ("00000004.parquet", "00000003.parquet.part"):
+        (former / "goods" / died).write_text("a run of before died here")
+
+    assert take(source, after=positions[2], upto=positions[3])[0].equals(third)
+    goods.put("sku 1", 1, note="changed")
+    goods.drop("sku 2")
+    for _ in range(2):  # the second time after a kill: the first one's position is not on record
+        changes, position = take(source, after=positions[3])
+        assert news(changes) == [("update", "sku 1"), ("delete", "sku 2")]
+    assert sorted(each.name for each in (index / "goods").iterdir()) == ["00000004.parquet"]
+    while len(position["files"]) > 1:
+        assert news(take(source, after=position)[0]) == []
+        _, position = take(source, after=position)
+    _, position = take(source, after=position)
+    changes, position = take(source, after=position)
+    assert news(changes) == []
+    assert list((former / "goods").iterdir()) == []
+    assert {each.stem for each in (index / "goods").iterdir()} == set(position["files"])
+    goods.put("sku 0", 0, note="changed")
+    assert news(take(source, after=position)[0]) == [("update", "sku 0")]
+
+
+def test_a_file_lost_from_the_former_folder_is_named(tmp_path: Path) -> None:
+    goods = Goods(f"sqlite:///{tmp_path}/shop.db", tmp_path)
+    goods.put("a", 1)
+    _, position = take(goods.source())
+    (tmp_path / "lake/tiny/key_index").rename(tmp_path / "lake/tiny/taken")
+    (tmp_path / "lake/tiny/taken/goods/00000001.parquet").unlink()
+    with pytest.raises(CorruptPartition, match=r"lacks 00000001.*backup"):
         take(goods.source(), after=position)
 
 
