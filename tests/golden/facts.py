@@ -91,7 +91,7 @@ def of(installation: Installation) -> dict[str, Any]:
             for each in ledger.versions()
         ],
         "decisions": [_decision(each) for each in ledger.decisions()],
-        "status": status.status(ledger, SHOP),
+        "status": status.report_of(installation),
         "champion": champion,
         "alias": int(
             MlflowClient(tracking_uri=installation.settings.mlflow_uri)

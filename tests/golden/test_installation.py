@@ -118,11 +118,11 @@ def test_its_features_are_what_they_would_have_been(
 def test_it_is_whole_afterwards_and_a_rerun_finds_nothing_to_do(
     last: dict[str, Any], installation: Installation
 ) -> None:
-    before = status.status(installation.ledger, facts.SHOP)
+    before = status.report_of(installation)
     run = Run.of(installation.settings, facts.SHOP, facts.WEEKS[3])
     again = loop.run_interval(run, lambda stage, line: None)
     assert again["outcome"] == last["outcome"]
-    after = status.status(installation.ledger, facts.SHOP)
+    after = status.report_of(installation)
     assert after["champion"] == before["champion"]
     assert after["synced"] == before["synced"]
     maintain.run(installation)
