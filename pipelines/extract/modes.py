@@ -51,12 +51,13 @@ class Mode:
 
 
 def _trigger_in_postgres() -> Mode:
+    from pipelines.extract.databases.postgres import catalogue, types
     from pipelines.extract.trigger.postgres import install, source
 
     return Mode(
         source.TriggerSource, install.install, install.remove, install.check,
         pending=source.pending, prune=source.prune,
-        columns=schema.tables_of, unfit=schema.unfit_in_postgres,
+        columns=catalogue.tables_of, unfit=types.unfit,
     )  # fmt: skip
 
 
@@ -69,9 +70,10 @@ def _trigger_in_mysql() -> Mode:
 
 def _trigger_in_sqlite() -> Mode:
     from pipelines.extract.databases.any.catalogue import tables_of
+    from pipelines.extract.databases.postgres.types import unfit
     from pipelines.extract.trigger.numbered.sqlite import install, session
 
-    return _numbered(session, install, tables_of, schema.unfit_in_postgres)
+    return _numbered(session, install, tables_of, unfit)
 
 
 def _numbered(session: Any, install: Any, columns: Any, unfit: Any) -> Mode:
@@ -87,12 +89,13 @@ def _numbered(session: Any, install: Any, columns: Any, unfit: Any) -> Mode:
 
 
 def _wal() -> Mode:
+    from pipelines.extract.databases.postgres import catalogue, types
     from pipelines.extract.wal import install, source
 
     return Mode(
         source.WalSource, install.install, install.remove, install.check, install.release,
         pending_bytes=source.pending_bytes,
-        columns=schema.tables_of, unfit=schema.unfit_in_postgres,
+        columns=catalogue.tables_of, unfit=types.unfit,
     )  # fmt: skip
 
 
@@ -109,10 +112,11 @@ def _binlog() -> Mode:
 def _cursor() -> Mode:
     from pipelines.extract.cursor import check, source
     from pipelines.extract.databases.any import catalogue
+    from pipelines.extract.databases.postgres.types import unfit
 
     return Mode(
         source.CursorSource, check.install, check.remove, check.check, pending=source.pending,
-        columns=catalogue.tables_of, unfit=schema.unfit_in_postgres,
+        columns=catalogue.tables_of, unfit=unfit,
     )  # fmt: skip
 
 

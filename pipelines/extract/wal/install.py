@@ -20,7 +20,7 @@ from uuid import uuid4
 import psycopg
 from psycopg import sql
 
-from pipelines.extract import schema
+from pipelines.extract.databases.postgres.catalogue import drift
 from pipelines.extract.databases.postgres.connection import connect
 from pipelines.extract.source import Position
 from pipelines.shared.declaration import Shop
@@ -168,9 +168,7 @@ def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
     with open_database(url) as connection:
         _require_logical(connection)
         if faults := [
-            fault
-            for table in sorted(shop.tables)
-            for fault in schema.drift(connection, shop, table)
+            fault for table in sorted(shop.tables) for fault in drift(connection, shop, table)
         ]:
             raise SchemaDrift("; ".join(faults))
         _wait_no_longer(connection, shop)
@@ -217,9 +215,7 @@ def check(url: str, shop: Shop) -> list[str]:
     """
     with open_database(url) as connection:
         findings = [
-            fault
-            for table in sorted(shop.tables)
-            for fault in schema.drift(connection, shop, table)
+            fault for table in sorted(shop.tables) for fault in drift(connection, shop, table)
         ]
         known = recorded(connection, shop)
         slot = find_slot(connection, known)

@@ -31,10 +31,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import sql
 
-from pipelines.extract import schema as drift
-from pipelines.extract.databases.postgres import values
+from pipelines.extract.databases.postgres import catalogue, values
 from pipelines.extract.databases.postgres.copy import FIELD, copied, read_csv
+from pipelines.extract.databases.postgres.types import unfit
 from pipelines.extract.pseudonyms import key_for, pseudonymise
+from pipelines.extract.schema import SourceColumn, compare
 from pipelines.extract.source import Position, Taken, change_schema
 from pipelines.extract.wal import install
 from pipelines.extract.wal.install import Log, Slot, open_database
@@ -63,7 +64,6 @@ _HERE = """
     SELECT pg_current_wal_flush_lsn() - '0/0',
            pg_snapshot_xmax(pg_current_snapshot())::text::bigint
 """
-_GENERATED = "SELECT attname FROM pg_attribute WHERE attrelid = %s AND attgenerated <> ''"
 _COPY_SLOT = "SELECT pg_copy_logical_replication_slot(%s, %s, true)"
 _CHANGES = """
     COPY (SELECT data FROM pg_logical_slot_get_binary_changes(
@@ -72,14 +72,6 @@ _CHANGES = """
           WHERE get_byte(data, 0) IN (66, 82, 84)  -- begin, relation, truncate
                 OR get_byte(data, 0) IN (68, 73, 85) AND substring(data, 2, 4) = {relation})
     TO STDOUT (FORMAT binary)
-"""
-_TYPES = """
-    SELECT n, format_type(t.base, CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE m END),
-           b.typname, b.typcategory::text
-    FROM unnest(%s::text[], %s::bigint[], %s::int[]) AS u (n, o, m)
-    JOIN (SELECT *, coalesce(nullif(typbasetype, 0), oid) AS base FROM pg_type) AS t
-        ON t.oid = u.o::oid
-    JOIN pg_type AS b ON b.oid = t.base
 """
 
 
@@ -105,7 +97,7 @@ class WalSource:
         """See `ChangeSource.check`."""
         key_for(self._settings, table, self._shop.tables[table])
         with open_database(self._url) as connection:
-            if faults := drift.drift(connection, self._shop, table):
+            if faults := catalogue.drift(connection, self._shop, table):
                 raise SchemaDrift("; ".join(faults))
             if fault := install.capture_fault(connection, self._shop, table):
                 raise CaptureMissing(fault)
@@ -206,7 +198,7 @@ class _Reading:
         self.place = int((self.after or {}).get("next", 0))
         self.checked: Relation | None = None
         self.padded: set[str] = set()
-        self.present: dict[str, drift.SourceColumn] = {}
+        self.present: dict[str, SourceColumn] = {}
         """Columns that the table has now and that its log can carry."""
         self.newest_xid = 0
         self.end = 0
@@ -217,9 +209,9 @@ class _Reading:
             open_database(self.source._url) as plain,
             open_database(self.source._url) as reader,
         ):
-            found = drift.columns_of(plain, self.shop.source.schema_name, self.table)
+            found = catalogue.columns_of(plain, self.shop.source.schema_name, self.table)
             self.padded = {name for name, column in found.items() if column.type == "bpchar"}
-            generated = {name for (name,) in plain.execute(_GENERATED, [self.log.oid]).fetchall()}
+            generated = catalogue.generated(plain, self.log.oid)
             self.present = {name: each for name, each in found.items() if name not in generated}
             plain.commit()
             reader.autocommit = True
@@ -273,15 +265,11 @@ class _Reading:
         """The table as it was when the log was written may differ from what it is now."""
         if relation is None:
             return
-        names = list(relation.columns)
-        kinds, modifiers = zip(*relation.columns.values(), strict=True)
-        rows = plain.execute(_TYPES, [names, list(kinds), list(modifiers)]).fetchall()
-        types = {name: drift.SourceColumn(*rest) for name, *rest in rows}
-        found = {name: types[name] for name in names if name in types}
+        found = catalogue.logged(plain, relation.columns)
         if set(found) <= set(self.present):
             # Nothing was dropped or renamed since: what is missing was added later.
             found = {**self.present, **found}
-        if faults := drift.compare(self.shop, self.table, found):
+        if faults := compare(self.shop, self.table, found, unfit):
             raise SchemaDrift(
                 f"the log holds changes of {self.table} from when it was otherwise: "
                 f"{'; '.join(faults)}. Declare it as it was until these are extracted, or "

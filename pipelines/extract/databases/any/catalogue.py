@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from pipelines.extract.databases.any.connection import connect
 from pipelines.extract.databases.any.types import in_words
+from pipelines.extract.databases.postgres.types import unfit
 from pipelines.extract.schema import SourceColumn, compare
 from pipelines.shared.declaration import Shop
 
@@ -51,7 +52,7 @@ def tables_of(url: str, shop: Shop) -> dict[str, dict[str, SourceColumn]]:
 def drift(connection: sa.Connection, shop: Shop, table: str) -> list[str]:
     """Every way in which a table departs from its declaration, with the way out."""
     if columns := columns_of(connection, shop, table):
-        return compare(shop, table, columns)
+        return compare(shop, table, columns, unfit)
     inspector, schema = sa.inspect(connection), schema_of(connection, shop)
     known = [*inspector.get_table_names(schema), *inspector.get_view_names(schema)]
     near = difflib.get_close_matches(table, known, n=1)

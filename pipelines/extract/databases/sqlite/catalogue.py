@@ -8,6 +8,7 @@ import sqlite3
 import sqlalchemy as sa
 
 from pipelines.extract.databases.any.types import in_words
+from pipelines.extract.databases.postgres.types import unfit
 from pipelines.extract.schema import SourceColumn, compare
 from pipelines.shared.declaration import Shop
 
@@ -31,7 +32,7 @@ def columns_of(connection: sqlite3.Connection, table: str) -> dict[str, SourceCo
 def drift(connection: sqlite3.Connection, shop: Shop, table: str) -> list[str]:
     """Every way in which a table departs from its declaration, with the way out."""
     if columns := columns_of(connection, table):
-        return compare(shop, table, columns)
+        return compare(shop, table, columns, unfit)
     near = difflib.get_close_matches(table, tables(connection), n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pipelines.extract import schema as drift
+from pipelines.extract.databases.postgres.catalogue import columns_of, drift
 from pipelines.extract.databases.postgres.connection import connect
 from pipelines.extract.trigger.postgres.sql import CLOCK, EVENTS, Capture, schema_name
 from pipelines.shared.declaration import Shop
@@ -80,9 +80,7 @@ def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
     """
     captures = [Capture(shop, table) for table in sorted(shop.tables)]
     with connect(url) as connection:
-        if faults := [
-            fault for each in captures for fault in drift.drift(connection, shop, each.table)
-        ]:
+        if faults := [fault for each in captures for fault in drift(connection, shop, each.table)]:
             raise SchemaDrift("; ".join(faults))
         connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
         connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [schema_name(shop)])
@@ -116,7 +114,7 @@ def check(url: str, shop: Shop) -> list[str]:
     findings = []
     with connect(url) as connection:
         for table in sorted(shop.tables):
-            findings += drift.drift(connection, shop, table)
+            findings += drift(connection, shop, table)
             if fault := capture_fault(connection, Capture(shop, table)):
                 findings.append(fault)
     return findings
@@ -179,7 +177,7 @@ def _capture(connection: Any, capture: Capture, at: datetime | None) -> None:
 def _fit_columns(connection: Any, capture: Capture) -> None:
     """Give the table of changes the columns that the declaration stores now, and no other."""
     own = {"seq", "transaction", "op", "committed_at"}
-    found = drift.columns_of(connection, capture.schema, f"changes_{capture.table}")
+    found = columns_of(connection, capture.schema, f"changes_{capture.table}")
     steps = [f'DROP COLUMN "{name}"' for name in found if name not in {*own, *capture.columns}]
     for name, kind in capture.columns.items():
         if name not in found:

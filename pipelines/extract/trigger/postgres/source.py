@@ -21,9 +21,9 @@ from typing import Any
 import psycopg
 import pyarrow as pa
 
+from pipelines.extract.databases.postgres.catalogue import drift
 from pipelines.extract.databases.postgres.connection import connect
 from pipelines.extract.pseudonyms import key_for, pseudonymise
-from pipelines.extract.schema import drift
 from pipelines.extract.source import (
     FIRST_BATCH,
     Position,
