@@ -63,7 +63,7 @@ def extract_tables(
     """Extract tables. One source that is away delays its own alone.
 
     Args:
-        one: `extract.run` or `extract.again`.
+        one: `extract.run` or `extract.reextract`.
 
     Returns:
         What was extracted, and of each source that is away why, and which tables wait.

@@ -53,7 +53,7 @@ def extract(
     if table is not None:
         run.shop.require_table(table)
     tables = run.shop.tables if table is None else [table]
-    done, away = loop.extract_tables(run, tables, extract.again if reextract else extract.run)
+    done, away = loop.extract_tables(run, tables, extract.reextract if reextract else extract.run)
     for each in done:
         say.print(f"{each.table}: {each.rows:,} changes")
     loop.require_no_source_away(away)

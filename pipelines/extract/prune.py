@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from pipelines.extract.modes import as_found, mode
-from pipelines.extract.stage import STAGE, taken
+from pipelines.extract.stage import STAGE, auto_added_columns
 from pipelines.shared.run import Installation
 
 
@@ -31,7 +31,7 @@ def prune(installation: Installation, before: datetime) -> dict[str, int]:
         for each in known
         if each.position and each.interval.end <= before
     }
-    columns = taken(each for each in known if each.subject in installation.shop.tables)
+    columns = auto_added_columns(each for each in known if each.subject in installation.shop.tables)
     found: dict[str, int] = {}
     for part in installation.shop.parts():
         url = installation.settings.connection(part.source.connection)

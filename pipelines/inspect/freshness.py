@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.extract.modes import as_found, mode
 from pipelines.extract.source import Position
-from pipelines.extract.stage import STAGE, positions, taken
+from pipelines.extract.stage import STAGE, auto_added_columns, positions
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import FreshrankError, SourceUnavailable
 from pipelines.shared.ledger import Manifest
@@ -58,7 +58,8 @@ def sources(installation: Installation) -> list[SourceState]:
         LedgerUnavailable: the ledger does not answer.
     """
     last = {each.subject: each for each in installation.ledger.manifests(STAGE)}
-    before = taken(each for each in last.values() if each.subject in installation.shop.tables)
+    tables = installation.shop.tables
+    before = auto_added_columns(each for each in last.values() if each.subject in tables)
     known = positions(installation.ledger)
     parts = installation.shop.parts()
     with ThreadPoolExecutor(len(parts)) as pool:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.extract.stage import taken
+from pipelines.extract.stage import auto_added_columns
 from pipelines.shared.columns import COMMITTED_AT, DELETE, EXPIRED, INTERVAL, OP, POSITION
 from pipelines.shared.errors import CorruptPartition, Expired, NotExtracted
 from pipelines.shared.ledger import Manifest
@@ -61,7 +61,7 @@ def rows_at(
     steps = _steps(known, table, at)
     keys = pa.array([step.interval.key for step in steps], pa.string())
     moment = pa.scalar(at, pa.timestamp("us", tz="UTC"))
-    further = taken(known[-1:])
+    further = auto_added_columns(known[-1:])
     declared = installation.shop.with_columns(further).tables[table].stored_columns()
     dataset = installation.lake.dataset(f"changes/{table}")
     with _engine(installation.settings) as engine:

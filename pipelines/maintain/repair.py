@@ -34,7 +34,7 @@ def repair(installation: Installation, faults: Iterable[Fault]) -> list[str]:
             done.append(f"{stage} {subject} {interval}: brought back from the backup")
             continue
         if stage == "extract":
-            extract.again(run, subject)
+            extract.reextract(run, subject)
         elif stage == "validate":
             validate.run(run, subject)
         else:

@@ -157,6 +157,6 @@ def test_an_interval_that_was_pruned_is_not_extracted_again(corner: Corner) -> N
     installation = Installation(run.settings, corner.shop)
     assert extract.prune(installation, intervals[0].end - timedelta(days=1)) == {}
     assert extract.prune(installation, intervals[1].end) == {GOODS: 2, SALES: 0}
-    assert extract.again(run, GOODS).rows == 1
+    assert extract.reextract(run, GOODS).rows == 1
     with pytest.raises(SourceMovedOn, match=r"cannot be extracted again.*not touched"):
-        extract.again(corner.run(intervals[0]), GOODS)
+        extract.reextract(corner.run(intervals[0]), GOODS)

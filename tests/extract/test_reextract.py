@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from tests.extract.test_stage import TABLE, WEEKS, living_source, outcome, run_o
 def living(monkeypatch: pytest.MonkeyPatch) -> ListSource:
     """A source of four weeks, in the place of the one that the shop declares."""
     source = living_source()
-    monkeypatch.setattr(stage.stage, "_opened", lambda run, table, ask: (run, source))
+    module = import_module("pipelines.extract.reextract")
+    monkeypatch.setattr(module, "open_source", lambda run, table, look: (run, source))
     return source
 
 
@@ -41,7 +43,7 @@ def test_a_rerun_reads_what_is_stored_and_a_reextraction_the_source(
     living.reads = 0
     first = extract(run_of(tmp_path, WEEKS[1]), TABLE, living)
     assert living.reads == 0
-    assert stage.again(run_of(tmp_path, WEEKS[1]), TABLE) == first
+    assert stage.reextract(run_of(tmp_path, WEEKS[1]), TABLE) == first
     assert living.reads == 1
     assert outcome(tmp_path) == before
 
@@ -59,7 +61,7 @@ def test_what_is_damaged_is_whole_again(tmp_path: Path, living: ListSource, dama
     else:
         rows = run.lake.read(f"changes/{TABLE}", [WEEKS[1]]).drop_columns(["interval_start"])
         run.lake.replace(f"changes/{TABLE}", WEEKS[1], pa.concat_tables([rows, rows]))
-    stage.again(run, TABLE)
+    stage.reextract(run, TABLE)
     assert outcome(tmp_path) == before
 
 
@@ -82,7 +84,7 @@ def test_a_source_that_moved_on_is_refused_and_nothing_is_touched(
         living.log = []
     why = r"changes/articles of \[2017-01-09.*cannot be extracted again.*on record.*not touched"
     with pytest.raises(SourceMovedOn, match=why):
-        stage.again(run, TABLE)
+        stage.reextract(run, TABLE)
     assert (outcome(tmp_path), run.lake.version(f"changes/{TABLE}")) == (before, version)
 
 
@@ -95,13 +97,13 @@ def test_what_the_source_says_about_it_is_passed_on(
     extracted(tmp_path, living)
     monkeypatch.setattr(living, "changes", purged)
     with pytest.raises(SourceMovedOn, match=r"the log was purged.*not touched"):
-        stage.again(run_of(tmp_path, WEEKS[1]), TABLE)
+        stage.reextract(run_of(tmp_path, WEEKS[1]), TABLE)
 
 
 def test_what_is_not_on_record_is_not_extracted_again(tmp_path: Path, living: ListSource) -> None:
     extracted(tmp_path, living)
     with pytest.raises(NotExtracted, match=r"2017-01-23.*without --reextract"):
-        stage.again(run_of(tmp_path, WEEKS[3]), TABLE)
+        stage.reextract(run_of(tmp_path, WEEKS[3]), TABLE)
 
 
 def test_an_interval_whose_changes_lie_in_a_later_one_stays_empty(
@@ -110,7 +112,7 @@ def test_an_interval_whose_changes_lie_in_a_later_one_stays_empty(
     for week in (WEEKS[1], WEEKS[0]):
         extract(run_of(tmp_path, week), TABLE, living)
     before = outcome(tmp_path)
-    assert stage.again(run_of(tmp_path, WEEKS[0]), TABLE).rows == 0
+    assert stage.reextract(run_of(tmp_path, WEEKS[0]), TABLE).rows == 0
     assert outcome(tmp_path) == before
 
 
@@ -131,7 +133,7 @@ def test_stored_rows_stay_until_the_new_ones_are_durable(
     with monkeypatch.context() as patched:
         patched.setattr(Lake, "replace", dying)
         with pytest.raises(Killed):
-            stage.again(run_of(tmp_path, WEEKS[1]), TABLE)
+            stage.reextract(run_of(tmp_path, WEEKS[1]), TABLE)
     assert outcome(tmp_path) == before
 
 
@@ -152,14 +154,14 @@ def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Goods]:
 def test_every_way_of_capture_gives_it_again_or_says_why_not(shop: Goods) -> None:
     run, before = shop.run, shop.run.lake.read("changes/goods").sort_by("_position")
     if shop.capture != "wal":
-        stage.again(run, "goods")
+        stage.reextract(run, "goods")
     shop.execute(f"UPDATE {shop.name} SET name = 'other' WHERE id = 3", ())
     if shop.capture in ("wal", "cursor"):
         why = {"wal": "let go of its changes", "cursor": "changes for it now"}[shop.capture]
         with pytest.raises(SourceMovedOn, match=f"{why}.*not touched"):
-            stage.again(run, "goods")
+            stage.reextract(run, "goods")
     else:
-        stage.again(run, "goods")
+        stage.reextract(run, "goods")
     assert run.lake.read("changes/goods").sort_by("_position") == before
     installation = Installation(shop.settings, shop.shop)
     assert verify(installation).faults == ()
@@ -169,7 +171,7 @@ def test_every_way_of_capture_gives_it_again_or_says_why_not(shop: Goods) -> Non
 @pytest.mark.parametrize("shop", ["binlog mariadb"], indirect=True)
 def test_a_column_declared_since_is_filled_where_the_log_has_it(shop: Goods) -> None:
     shop.declare({"name": "string", "amount": "int32"})
-    stage.again(shop.run, "goods")
+    stage.reextract(shop.run, "goods")
     found = shop.run.lake.read("changes/goods").sort_by("_position")
     assert found["amount"].to_pylist() == [None, None, 3]
     installation = Installation(shop.settings, shop.shop)

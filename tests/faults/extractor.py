@@ -23,7 +23,7 @@ import pymysqlreplication  # noqa: F401
 from adbc_driver_postgresql import dbapi  # noqa: F401
 from duckdb import connect  # noqa: F401
 
-from pipelines.extract import stage
+from pipelines.extract import partition, stage
 from pipelines.extract.binlog import source  # noqa: F401
 from pipelines.extract.modes import mode
 from pipelines.extract.wal import install
@@ -160,8 +160,8 @@ def _arm(step: str) -> None:
             yield connection
             at("during the release")
 
-    read, open_database = stage._Written.through, install.open_database
-    stage._Written.through = through  # type: ignore[assignment, method-assign]
+    read, open_database = partition.Written.through, install.open_database
+    partition.Written.through = through  # type: ignore[assignment, method-assign]
     Lake.replace = between("before the rows", Lake.replace, "before the manifest")  # type: ignore[method-assign]
     committed = "before the manifest is committed"
     Ledger.record = between("", Ledger.record, committed)  # type: ignore[method-assign]
