@@ -90,10 +90,10 @@ def _numbered(session: Any, install: Any, columns: Any, unfit: Any) -> Mode:
 
 def _wal() -> Mode:
     from pipelines.extract.databases.postgres import catalogue, types
-    from pipelines.extract.wal import install, source
+    from pipelines.extract.wal import install, slot, source
 
     return Mode(
-        source.WalSource, install.install, install.remove, install.check, install.release,
+        source.WalSource, install.install, install.remove, install.check, slot.release,
         pending_bytes=source.pending_bytes,
         columns=catalogue.tables_of, unfit=types.unfit,
     )  # fmt: skip

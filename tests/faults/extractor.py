@@ -26,7 +26,7 @@ from duckdb import connect  # noqa: F401
 from pipelines.extract import partition, stage
 from pipelines.extract.binlog import source  # noqa: F401
 from pipelines.extract.modes import mode
-from pipelines.extract.wal import install
+from pipelines.extract.wal import slot
 from pipelines.shared.intervals import Interval
 from pipelines.shared.lake import Lake
 from pipelines.shared.ledger import Ledger
@@ -160,13 +160,13 @@ def _arm(step: str) -> None:
             yield connection
             at("during the release")
 
-    read, open_database = partition.Written.through, install.open_database
+    read, open_database = partition.Written.through, slot.open_database
     partition.Written.through = through  # type: ignore[assignment, method-assign]
     Lake.replace = between("before the rows", Lake.replace, "before the manifest")  # type: ignore[method-assign]
     committed = "before the manifest is committed"
     Ledger.record = between("", Ledger.record, committed)  # type: ignore[method-assign]
     stage.extract = between("", stage.extract, "before the release")
-    install.open_database = opened
+    slot.open_database = opened
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 
 from local.servers.postgres import PostgresServer
 from pipelines import extract
-from pipelines.extract.wal import install
+from pipelines.extract.wal import install, slot
 from pipelines.extract.wal.source import WalSource
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import (
@@ -153,11 +153,11 @@ def test_released_changes_are_not_given_again(shop: WalShop) -> None:
     shop.run(ROW.format("a"))
     end = shop.now()
     ends = {table: shop.take(end, start, None, table)[1] for table, start in starts.items()}
-    install.release(shop.url, shop.shop, ends | {"users": starts["users"]})
+    slot.release(shop.url, shop.shop, ends | {"users": starts["users"]})
     assert shop.take(end, starts["articles"], ends["articles"])[0].num_rows == 1
-    install.release(shop.url, shop.shop, {**ends, "users": {}})
+    slot.release(shop.url, shop.shop, {**ends, "users": {}})
     assert confirmed(shop) < ends["users"]["lsn"]
-    install.release(shop.url, shop.shop, ends)
+    slot.release(shop.url, shop.shop, ends)
     assert confirmed(shop) == ends["users"]["lsn"]
     with pytest.raises(CorruptPartition, match="backup of the lake"):
         shop.take(end, starts["articles"], ends["articles"])
@@ -219,7 +219,7 @@ def test_a_slot_that_holds_back_too_much_is_reported(
     assert 1_900_000 < int(held[1].replace(",", "")) < 4_000_000
     assert "limit 1,048,576" in finding
     ends = {table: shop.take(table=table)[1] for table in shop.shop.tables}
-    install.release(shop.url, shop.shop, ends)
+    slot.release(shop.url, shop.shop, ends)
     assert min(each["lsn"] for each in ends.values()) == confirmed(shop)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from local.servers.postgres import PostgresServer
 from pipelines.extract.databases.postgres import copy
-from pipelines.extract.wal import source
+from pipelines.extract.wal import extraction
 from pipelines.shared.errors import SourceUnavailable
 from tests.extract.wal.wal_shop import WalShop, captured
 
@@ -47,7 +47,7 @@ def test_the_size_of_a_batch_changes_nothing(
     whole, _ = shop.take(end, start)
     assert whole.num_rows == 48
     monkeypatch.setattr(copy, "BATCH", 3)
-    monkeypatch.setattr(source, "STEP", 10)
+    monkeypatch.setattr(extraction, "STEP", 10)
     pieces, _ = shop.take(end, start)
     assert pieces.equals(whole)
 
