@@ -7,10 +7,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.shared.errors import SchemaDrift
+from pipelines.extract.databases.values import misfit
 
 # Python's calendar ends where PostgreSQL's goes on; what lies beyond becomes its first or last
-# moment, as with the other ways of capture.
+# moment, as in the other capture modes.
 _FIRST, _LAST = "0001-01-01", "9999-12-31"
 _PLAIN = r"^\d{4}-[^a-zA-Z]*$"
 _EARLY = r"(^-)|(BC$)"
@@ -39,10 +39,7 @@ def parse(table: str, field: Any, texts: Any) -> Any:
             return _moments(texts, kind)
         return texts.cast(kind)
     except pa.ArrowInvalid as error:
-        raise SchemaDrift(
-            f"{table}.{field.name} holds a value that does not fit its declared type "
-            f"({error}); declare a wider type in `tables.{table}.columns.{field.name}`"
-        ) from error
+        raise misfit(table, field.name, error) from error
 
 
 def _bytes(texts: Any) -> Any:

@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from pipelines.extract.databases.postgres.catalogue import drift
 from pipelines.extract.databases.postgres.connection import connect
+from pipelines.extract.databases.values import MISFITS, misfit
 from pipelines.extract.pseudonyms import key_for, pseudonymise
 from pipelines.extract.source import (
     FIRST_BATCH,
@@ -32,6 +33,7 @@ from pipelines.extract.source import (
     rows_to_fetch,
 )
 from pipelines.extract.trigger.postgres.install import capture_fault
+from pipelines.extract.trigger.postgres.query import changes_query, overtaken
 from pipelines.extract.trigger.postgres.sql import CLOCK, Capture, schema_name
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import CaptureMissing, SchemaDrift
@@ -42,18 +44,6 @@ _EVER = datetime.max.replace(tzinfo=UTC)
 
 _LOG = 'SELECT log::text FROM "{schema}".captures WHERE table_name = %s'
 _MARK = 'SELECT "{schema}".mark(%s)::text'
-_DIVIDED = """
-    ANY (ARRAY(SELECT transaction FROM "{schema}".transactions
-               WHERE last_at >= {end} AND first_at < {end}))
-"""
-# Python's calendar ends where PostgreSQL's goes on; infinity becomes its first or last moment.
-_WITHIN = {
-    "timestamptz": "CASE WHEN {0} < '0001-01-01 00:00+00' THEN '0001-01-01 00:00+00' "
-    "WHEN {0} > '9999-12-31 23:59:59.999999+00' THEN '9999-12-31 23:59:59.999999+00' ELSE {0} END",
-    "date": "CASE WHEN {0} < '0001-01-01' THEN '0001-01-01' "
-    "WHEN {0} > '9999-12-31' THEN '9999-12-31' ELSE {0} END",
-    "numeric": "trim_scale({0})",
-}
 
 
 class TriggerSource:
@@ -112,7 +102,10 @@ class TriggerSource:
         while rows := cursor.fetchmany(count):
             arrays = []
             for field, values in zip(schema, zip(*rows, strict=True), strict=True):
-                array = _array(table, field, values)
+                try:
+                    array = pa.array(values, field.type)
+                except MISFITS as error:
+                    raise misfit(table, field.name, error) from error
                 if declared.personal.get(field.name) == "pseudonymise":
                     array = pseudonymise(array, key)
                 arrays.append(array)
@@ -131,7 +124,7 @@ def pending(url: str, shop: Shop, positions: Mapping[str, Position]) -> dict[str
         CaptureMissing: changes are not captured.
         SourceUnavailable: the database cannot be reached.
     """
-    found = {}
+    rows = {}
     with connect(url) as connection:
         for table in shop.tables:
             capture = Capture(shop, table)
@@ -142,10 +135,10 @@ def pending(url: str, shop: Shop, positions: Mapping[str, Position]) -> dict[str
             after = positions.get(table)
             after = after if after is not None and after["log"] == log else None
             query, bound = changes_query(capture, _EVER, after, now)
-            (found[table],) = connection.execute(
+            (rows[table],) = connection.execute(
                 f"SELECT count(*) FROM ({query}) AS due", bound
             ).fetchone()
-    return found
+    return rows
 
 
 def prune(url: str, shop: Shop, positions: Mapping[str, Position]) -> dict[str, int]:
@@ -153,7 +146,7 @@ def prune(url: str, shop: Shop, positions: Mapping[str, Position]) -> dict[str, 
 
     The last change of each row that is there stays: by it capture catches up after it was off.
     """
-    found = {}
+    deleted = {}
     with connect(url) as connection:
         for table, position in positions.items():
             capture = Capture(shop, table)
@@ -163,30 +156,13 @@ def prune(url: str, shop: Shop, positions: Mapping[str, Position]) -> dict[str, 
             if position["log"] != log:
                 continue
             bound = {"end": utc(position["end"]), "seen": position["snapshot"]}
-            found[table] = connection.execute(_overtaken(capture), bound).rowcount
+            deleted[table] = connection.execute(overtaken(capture), bound).rowcount
         if positions.keys() >= shop.tables.keys():
             schema = schema_name(shop)
             end = min(utc(each["end"]) for each in positions.values())
             connection.execute(f'DELETE FROM "{schema}".transactions WHERE last_at < %s', [end])
             connection.execute(f'DELETE FROM "{schema}".marks WHERE before < %s', [end])
-    return found
-
-
-def _overtaken(capture: Capture) -> str:
-    taken = "committed_at < %(end)s AND pg_visible_in_snapshot(transaction, %(seen)s::pg_snapshot)"
-    if capture.stamped:
-        divided = _DIVIDED.format(schema=capture.schema, end="%(end)s")
-        taken += f" AND NOT transaction = {divided}"
-    return f"""
-        DELETE FROM {capture.changes} WHERE ctid IN (
-            SELECT place FROM (
-                SELECT ctid AS place, op, taken,
-                       row_number() OVER (PARTITION BY {capture.keys} ORDER BY seq DESC) AS age,
-                       bool_and(taken) OVER (PARTITION BY {capture.keys}) AS all_taken
-                FROM (SELECT ctid, seq, op, {capture.keys}, {taken} AS taken
-                      FROM {capture.changes}) AS c
-            ) AS k
-            WHERE taken AND (age > 1 OR op = 'delete' AND all_taken))"""
+    return deleted
 
 
 def _mark(url: str, schema: str, before: datetime) -> str:
@@ -194,50 +170,3 @@ def _mark(url: str, schema: str, before: datetime) -> str:
     with connect(url) as connection:
         (snapshot,) = connection.execute(_MARK.format(schema=schema), [before]).fetchone()
     return str(snapshot)
-
-
-def _array(table: str, field: Any, values: tuple[Any, ...]) -> Any:
-    try:
-        return pa.array(values, field.type)
-    except (pa.ArrowInvalid, OverflowError) as error:
-        raise SchemaDrift(
-            f"{table}.{field.name} holds a value that does not fit its declared type "
-            f"({error}); declare a wider type in `tables.{table}.columns.{field.name}`"
-        ) from error
-
-
-def changes_query(
-    capture: Capture, before: datetime, after: Position | None, snapshot: str
-) -> tuple[str, dict[str, Any]]:
-    """The changes to take, in the order of `seq`, with the columns of `change_schema`."""
-    bound: dict[str, Any] = {"before": before, "snapshot": snapshot}
-    due = (
-        "committed_at < %(before)s "
-        "AND pg_visible_in_snapshot(transaction, %(snapshot)s::pg_snapshot)"
-    )
-    if capture.stamped:
-        divided = _DIVIDED.format(schema=capture.schema, end="%(before)s")
-        due += f" AND NOT transaction = {divided}"
-    pieces = [f"SELECT * FROM {capture.changes} WHERE {due}"]
-    if after is not None:
-        bound |= {"end": utc(after["end"]), "seen": after["snapshot"]}
-        unseen = (
-            "committed_at < %(end)s AND transaction >= pg_snapshot_xmin(%(seen)s::pg_snapshot) "
-            "AND NOT pg_visible_in_snapshot(transaction, %(seen)s::pg_snapshot)"
-        )
-        rest = ["committed_at >= %(end)s", unseen]
-        if capture.stamped:
-            divided = _DIVIDED.format(schema=capture.schema, end="%(end)s")
-            rest.append(
-                f"committed_at < %(end)s AND transaction = {divided} "
-                "AND pg_visible_in_snapshot(transaction, %(seen)s::pg_snapshot)"
-            )
-        pieces = [f"{pieces[0]} AND {part}" for part in rest]
-    columns = ", ".join(
-        _WITHIN.get(kind, "{0}").format(f'"{name}"') for name, kind in capture.columns.items()
-    )
-    query = (
-        f"SELECT {columns}, op, committed_at, seq, transaction::text::bigint "
-        f"FROM ({' UNION ALL '.join(pieces)}) AS taken ORDER BY seq"
-    )
-    return query, bound

@@ -513,7 +513,7 @@ def test_a_commit_between_two_tables_extractions_is_in_one_interval(shop_url: st
 
 
 def _plan(db: Any, position: Any, before: dt.datetime) -> str:
-    from pipelines.extract.trigger.postgres.source import changes_query
+    from pipelines.extract.trigger.postgres.query import changes_query
     from pipelines.extract.trigger.postgres.sql import Capture
 
     query, bound = changes_query(
