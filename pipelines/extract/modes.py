@@ -1,4 +1,4 @@
-"""The registry of capture modes: one for each way to capture and kind of database."""
+"""The registry of capture modes, by capture and kind of database."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ class Mode:
 
     source: Callable[[str, Shop, Settings], ChangeSource]
     install: Callable[[str, Shop, datetime | None], list[str]]
-    """Begin to capture; the time stamps the rows found. Returns the tables newly captured."""
+    """Begin to capture; the time stamps the rows present. Returns the tables newly captured."""
     remove: Callable[[str, Shop], None]
     """Leave no trace."""
     check: Callable[[str, Shop], list[str]]
     """What is wrong with tables and capture, each with the way out."""
     release: Callable[[str, Shop, Mapping[str, Position]], None] | None = None
-    """Given the positions on record, the source may let go of what lies before them all; None
+    """Given the positions on record, the source may give up what lies before them all; None
     where it holds nothing back. A table without a position is missing among them."""
     pending: Callable[[str, Shop, Mapping[str, Position]], dict[str, int]] | None = None
     """How many committed changes of each table the positions on record do not cover; None where
-    that cannot be told cheaply."""
+    they cannot be counted cheaply."""
     pending_bytes: Callable[[str, Shop, Mapping[str, Position]], dict[str, int]] | None = None
     """How many bytes of the server's log lie behind each table's position; None without a log."""
     prune: Callable[[str, Shop, Mapping[str, Position]], dict[str, int]] | None = None
-    """Given the positions before which no interval is extracted again, let go of the changes that
+    """Given the positions before which no interval is extracted again, delete the changes that
     lie before them and that a later one of the same row has overtaken. Table → how many; None
     where changes are not kept in the shop's tables."""
     columns: Callable[[str, Shop], dict[str, dict[str, SourceColumn]]] = field(kw_only=True)
@@ -162,13 +162,15 @@ def mode(url: str, shop: Shop) -> Mode:
     return _MODES[capture, dialect]()
 
 
-def as_found(url: str, shop: Shop, known: Mapping[str, Mapping[str, str]] | None = None) -> Shop:
-    """The part with the further columns that its tables have now and that are to be taken.
+def with_new_columns(
+    url: str, shop: Shop, known: Mapping[str, Mapping[str, str]] | None = None
+) -> Shop:
+    """The part with every undeclared column that `new_columns: take` captures by now.
 
     Args:
         url: SQLAlchemy URL of a source's database; not asked where no table takes new columns.
         shop: the source's part of the shop.
-        known: table → column → type of those taken before.
+        known: table → column → type of those captured before.
 
     Raises:
         SourceUnavailable: the database does not answer.
@@ -176,12 +178,12 @@ def as_found(url: str, shop: Shop, known: Mapping[str, Mapping[str, str]] | None
     taking = [name for name, table in shop.tables.items() if table.new_columns == "take"]
     if not taking:
         return shop
-    way = mode(url, shop)
-    found = way.columns(url, shop)
+    capture = mode(url, shop)
+    columns = capture.columns(url, shop)
     return shop.with_columns(
         {
-            name: schema.to_take(
-                shop.tables[name], found[name], (known or {}).get(name, {}), way.unfit
+            name: schema.columns_to_add(
+                shop.tables[name], columns[name], (known or {}).get(name, {}), capture.unfit
             )
             for name in taking
         }
@@ -194,7 +196,7 @@ def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
     Args:
         url: SQLAlchemy URL of a source's database.
         shop: the source's part of the shop.
-        at: commit time of the rows found; default: the shop's clock.
+        at: commit time of the rows present; default: the shop's clock.
 
     Returns:
         The tables newly or again captured.
@@ -204,7 +206,7 @@ def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
         CaptureMissing: capture cannot begin so, or a right is missing.
         SourceUnavailable: the database does not answer, or a table stayed busy.
     """
-    return mode(url, shop).install(url, as_found(url, shop), at)
+    return mode(url, shop).install(url, with_new_columns(url, shop), at)
 
 
 def remove(url: str, shop: Shop) -> None:
@@ -222,4 +224,4 @@ def check(url: str, shop: Shop) -> list[str]:
     Raises:
         SourceUnavailable: the database does not answer.
     """
-    return mode(url, shop).check(url, as_found(url, shop))
+    return mode(url, shop).check(url, with_new_columns(url, shop))

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.extract.lag import CommitTimes
-from pipelines.extract.source import ChangeSource, Position, Taken
+from pipelines.extract.source import ChangeBatch, ChangeSource, Position
 from pipelines.shared.columns import COMMITTED_AT, DELETE, INSERT, OP, UPDATE
 from pipelines.shared.declaration import Table
 from pipelines.shared.errors import CorruptPartition, SchemaDrift
@@ -53,13 +53,13 @@ class StepPartition:
                 raise SchemaDrift(
                     f"{self.table}.{name} is {held.field(name).type} in the lake, but declared so "
                     f"that it is {kind} now; declare it in shops/{self.run.shop.shop}/shop.yaml as "
-                    "it was, or begin anew with an empty lake and ledger of this shop"
+                    "it was, or start afresh with an empty lake and ledger of this shop"
                 )
 
-    def write(self, taken: Taken) -> Written:
+    def write(self, changes: ChangeBatch) -> Written:
         """Replace the partition by changes."""
-        written = Written(taken.schema, self.interval)
-        rows = pa.RecordBatchReader.from_batches(taken.schema, written.through(taken.batches))
+        written = Written(changes.schema, self.interval)
+        rows = pa.RecordBatchReader.from_batches(changes.schema, written.through(changes.batches))
         self.run.lake.replace(self.name, self.interval, rows)
         return written
 
@@ -85,12 +85,14 @@ class StepPartition:
         """
         after = position_before(known, self.interval)
         with tempfile.TemporaryFile(prefix="freshrank-") as spool:
-            with self.source.changes(self.table, self.interval.end, after, done.position) as taken:
-                before = self._selected(taken.schema, done.details["columns"])
-                written = Written(self._selected(taken.schema, names), self.interval)
+            with self.source.changes(
+                self.table, self.interval.end, after, done.position
+            ) as changes:
+                before = self._selected(changes.schema, done.details["columns"])
+                written = Written(self._selected(changes.schema, names), self.interval)
                 same = ContentHash(before)
                 with pa.ipc.new_stream(spool, written.schema) as writer:
-                    for batch in taken.batches:
+                    for batch in changes.batches:
                         same.add(batch.select(before.names))
                         for piece in written.through(iter([batch.select(names)])):
                             writer.write_batch(piece)

@@ -1,16 +1,16 @@
-"""Letting sources forget: captured changes that were taken long ago and nothing needs any more."""
+"""Pruning: sources delete captured changes that were extracted and that nothing needs any more."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from pipelines.extract.modes import as_found, mode
+from pipelines.extract.modes import mode, with_new_columns
 from pipelines.extract.stage import STAGE, auto_added_columns
 from pipelines.shared.run import Installation
 
 
 def prune(installation: Installation, before: datetime) -> dict[str, int]:
-    """Let sources that keep changes in the shop's tables delete what nothing needs any more.
+    """Delete what nothing needs any more from sources that keep changes in the shop's tables.
 
     Intervals that ended by a time can be extracted again only as far as nothing was deleted.
 
@@ -32,10 +32,10 @@ def prune(installation: Installation, before: datetime) -> dict[str, int]:
         if each.position and each.interval.end <= before
     }
     columns = auto_added_columns(each for each in known if each.subject in installation.shop.tables)
-    found: dict[str, int] = {}
+    deleted: dict[str, int] = {}
     for part in installation.shop.parts():
         url = installation.settings.connection(part.source.connection)
         done = {table: reached[table] for table in part.tables if table in reached}
         if done and (delete := mode(url, part).prune):
-            found |= delete(url, as_found(url, part, columns), done)
-    return found
+            deleted |= delete(url, with_new_columns(url, part, columns), done)
+    return deleted

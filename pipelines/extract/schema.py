@@ -28,7 +28,7 @@ class SourceColumn:
 def compare(
     shop: Shop,
     table: str,
-    found: Mapping[str, SourceColumn],
+    columns: Mapping[str, SourceColumn],
     unfit: Callable[[str, SourceColumn], str],
 ) -> list[str]:
     """Compare the columns that a table has with the declared ones.
@@ -36,14 +36,14 @@ def compare(
     Args:
         shop: the declaration.
         table: one of its tables.
-        found: the columns that the database has.
+        columns: the columns that the database has.
         unfit: why values of a column may not fit a declared type, empty where they do.
     """
     declared = shop.tables[table]
     faults = []
     for name, kind in declared.columns.items():
-        if name not in found:
-            near = difflib.get_close_matches(name, set(found) - set(declared.columns), n=1)
+        if name not in columns:
+            near = difflib.get_close_matches(name, set(columns) - set(declared.columns), n=1)
             hint = f" (is it now {near[0]!r}?)" if near else ""
             how, way_out = "declared", f"mend `tables.{table}.columns` in {_file(shop)}"
             if name in declared.auto_added:
@@ -52,34 +52,35 @@ def compare(
                 f"{table}.{name} is {how}, but the table has no such column{hint}; {way_out} "
                 f"({how} as {kind})"
             )
-        elif name not in declared.personal and (wrong := unfit(kind, found[name])):
+        elif name not in declared.personal and (wrong := unfit(kind, columns[name])):
             faults.append(
                 f"{table}.{name} is {_how(name, declared)} {kind}, but the table has "
-                f"{found[name].written}, "
+                f"{columns[name].written}, "
                 f"{wrong}; mend `tables.{table}.columns.{name}` in {_file(shop)}"
             )
     if declared.new_columns == "ignore":
         return faults
     return faults + [
         f"{table}.{name} is new; add it to {_file(shop)} or list it under `ignore` "
-        f"(found as {found[name].written})"
-        for name in found
+        f"(found as {columns[name].written})"
+        for name in columns
         if _unknown(name, declared)
     ]
 
 
-def to_take(
+def columns_to_add(
     declared: Table,
-    found: Mapping[str, SourceColumn],
+    columns: Mapping[str, SourceColumn],
     known: Mapping[str, str],
     unfit: Callable[[str, SourceColumn], str],
 ) -> dict[str, str]:
-    """Columns beyond the declared ones that `new_columns: take` takes, in the source's order.
+    """The undeclared columns that `new_columns: take` captures, in the source's order.
 
     Args:
-        declared: a table that takes new columns.
-        found: the columns that the database has.
-        known: column → type of those taken before; these keep their type, also when they are gone.
+        declared: a table with `new_columns: take`.
+        columns: the columns that the database has.
+        known: column → type of those captured before, which keep their type, also when they are
+            gone.
         unfit: see `compare`.
 
     Returns:
@@ -87,11 +88,13 @@ def to_take(
     """
     wanted = {
         name: known.get(name) or inferred(column, unfit)
-        for name, column in found.items()
+        for name, column in columns.items()
         if _unknown(name, declared)
     }
     gone = {
-        name: kind for name, kind in known.items() if name not in found and _unknown(name, declared)
+        name: kind
+        for name, kind in known.items()
+        if name not in columns and _unknown(name, declared)
     }
     return {name: kind for name, kind in {**wanted, **gone}.items() if kind}
 

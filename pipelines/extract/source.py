@@ -1,4 +1,4 @@
-"""What every way of capturing changes offers: the port between extraction and a database."""
+"""The port between extraction and a database: what every capture mode offers."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from pipelines.shared.declaration import Table
 BATCH = 20_000
 """Rows of a change source held in memory at once,"""
 BATCH_BYTES = 16 << 20
-"""or so many bytes of them, as far as the rows before tell."""
+"""or about so many bytes of them, estimated from the rows before."""
 FIRST_BATCH = 16
-"""Rows of a table of which nothing is known yet."""
+"""Rows of the first batch, while their size is not known yet."""
 
 Position = Mapping[str, Any]
-"""Which changes were taken: JSON-able, meant for the source that gave it and for nobody else."""
+"""Which changes were extracted: JSON-able, for the source that gave it and for nobody else."""
 
 
 @dataclass(frozen=True)
-class Taken:
-    """Changes being read; the batches can be read once, inside the `changes` block."""
+class ChangeBatch:
+    """The changes of one extraction; they can be read once, inside the `changes` block."""
 
     position: Position
     """The position after these changes. Record it once the rows are durable, never before."""
@@ -36,7 +36,7 @@ class Taken:
 
 
 def rows_to_fetch(rows: int, size: int) -> int:
-    """How many rows to hold next, after so many of so many bytes; at most twice as many."""
+    """How many rows to fetch after `rows` rows of `size` bytes in all; at most twice as many."""
     return max(1, min(BATCH, 2 * rows, BATCH_BYTES * rows // max(1, size)))
 
 
@@ -62,12 +62,12 @@ class ChangeSource(Protocol):
 
     def changes(
         self, table: str, before: datetime, after: Position | None, upto: Position | None = None
-    ) -> AbstractContextManager[Taken]:
-        """Read every visible change committed before a time that was not taken yet.
+    ) -> AbstractContextManager[ChangeBatch]:
+        """Read every visible change committed before a time that was not extracted yet.
 
         Args:
             before: the end of the interval, itself left out.
-            after: the position of the extraction before; None takes everything.
+            after: the position of the extraction before; None reads everything.
             upto: read only what the extraction that ended at this position saw.
 
         Raises:

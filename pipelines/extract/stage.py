@@ -17,9 +17,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from pipelines.extract.modes import as_found, mode
+from pipelines.extract.modes import mode, with_new_columns
 from pipelines.extract.partition import StepPartition, position_before
-from pipelines.extract.source import ChangeSource, Position, Taken, change_schema
+from pipelines.extract.source import ChangeBatch, ChangeSource, Position, change_schema
 from pipelines.shared.columns import AUTO_ADDED, DELETE, EXPIRED, INSERT, UPDATE
 from pipelines.shared.errors import CorruptPartition, Expired, SourceUnavailable
 from pipelines.shared.ledger import Ledger, Manifest
@@ -86,7 +86,7 @@ def open_source(run: Run, table: str, *, look: bool) -> tuple[Run, ChangeSource]
     part = run.shop.part(run.shop.source_of(table))
     url = run.settings.connection(part.source.connection)
     before = auto_added_columns(run.ledger.manifests(STAGE, table)[-1:])
-    part = as_found(url, part, before) if look else part.with_columns(before)
+    part = with_new_columns(url, part, before) if look else part.with_columns(before)
     tables = {**run.shop.tables, table: part.tables[table]}
     run = replace(run, shop=run.shop.model_copy(update={"tables": tables}))
     return run, mode(url, part).source(url, part, run.settings)
@@ -221,7 +221,7 @@ def _migrated(partition: StepPartition, known: list[Manifest]) -> dict[str, dict
 
 def _yield_to(partition: StepPartition, later: Manifest) -> Manifest:
     """An interval that is asked for after a later one, which has its changes."""
-    written = partition.write(Taken({}, change_schema(partition.declared), iter(())))
+    written = partition.write(ChangeBatch({}, change_schema(partition.declared), iter(())))
     return Manifest(
         STAGE, partition.table, partition.interval, written.counts, written.hash.hexdigest(),
         details={"taken_by": later.interval.key},
@@ -237,14 +237,14 @@ def _verify(partition: StepPartition, done: Manifest, known: list[Manifest]) -> 
     if EXPIRED in done.details:
         raise Expired(
             f"{partition.name} of {partition.interval} was removed by `retention.changes_days` in "
-            f"shops/{run.shop.shop}/shop.yaml; what was made of it stands: begin with a later "
+            f"shops/{run.shop.shop}/shop.yaml; what was built from it stands: begin with a later "
             "interval, or bring the partition back from a backup of the lake"
         )
     uri = run.lake.uri(partition.name)
     if rows or not done.position:
         raise CorruptPartition(
             f"{uri}, partition {key}: holds {rows} rows, its manifest says {expected}; `python -m "
-            "pipelines extract --reextract` takes it from the source again"
+            "pipelines extract --reextract` reads it from the source again"
         )
     try:
         partition.reread(done, known, done.details["columns"])

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipelines.extract.modes import as_found, mode
+from pipelines.extract.modes import mode, with_new_columns
 from pipelines.extract.source import Position
 from pipelines.extract.stage import STAGE, auto_added_columns, positions
 from pipelines.shared.declaration import Shop
@@ -78,7 +78,7 @@ def _state(
         url = installation.settings.connection(part.source.connection)
         captured = mode(url, part)
         captured.source(url, part, installation.settings).clock()
-        part = as_found(url, part, before)
+        part = with_new_columns(url, part, before)
         rows = captured.pending(url, part, known) if captured.pending else {}
         log = captured.pending_bytes(url, part, known) if captured.pending_bytes else {}
     except FreshrankError as error:

@@ -1,7 +1,7 @@
-"""What every way of capturing promises, on real servers and with their own clocks.
+"""What every capture mode promises, on real servers and with their own clocks.
 
 Each change once, whole transactions, in order; always compared by content: the changes, folded,
-are the source's rows. What a way does not promise stands in its entry in `ways.WAYS`.
+are the source's rows. What a mode does not promise stands in its entry in `capture_modes.MODES`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from pipelines.extract.source import Position, change_schema
 from pipelines.extract.stage import extract as extract_from
 from pipelines.shared.columns import COMMITTED_AT, OP, POSITION, TRANSACTION
 from pipelines.shared.intervals import Interval
-from tests.contracts.ways import (
+from tests.contracts.capture_modes import (
     GOODS,
+    MODES,
     SALES,
-    WAYS,
     Busy,
+    CaptureMode,
     Corner,
     Fold,
-    Way,
     news,
     opened,
     same,
@@ -46,20 +46,20 @@ BATCH_BYTES = 20_000_000
 
 @pytest.fixture(
     params=[
-        pytest.param(way, id=str(way), marks=[pytest.mark.services] if way.server else [])
-        for way in WAYS
+        pytest.param(mode, id=str(mode), marks=[pytest.mark.services] if mode.server else [])
+        for mode in MODES
     ]
 )
 def corner(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Corner]:
-    way: Way = request.param
-    server = request.getfixturevalue(way.server) if way.server else None
-    with opened(way, server, tmp_path) as made:
+    mode: CaptureMode = request.param
+    server = request.getfixturevalue(mode.server) if mode.server else None
+    with opened(mode, server, tmp_path) as made:
         yield made
 
 
 def needs(corner: Corner, promise: str) -> None:
-    if not getattr(corner.way, promise):
-        pytest.skip(f"{corner.way} does not promise it: {promise}")
+    if not getattr(corner.mode, promise):
+        pytest.skip(f"{corner.mode} does not promise it: {promise}")
 
 
 def test_every_change_has_its_operation_time_and_place(corner: Corner) -> None:
@@ -74,12 +74,12 @@ def test_every_change_has_its_operation_time_and_place(corner: Corner) -> None:
     changes, position = corner.take(end, start)
     assert changes.schema == change_schema(corner.shop.tables[GOODS])
     expected = [("insert", "a"), ("insert", "b"), ("update", "a"), ("delete", "b")]
-    assert news(changes) == (expected if corner.way.versions else [("insert", "a")])
+    assert news(changes) == (expected if corner.mode.versions else [("insert", "a")])
     assert changes["amount"].to_pylist()[2:3] in ([Decimal("2.50")], [])
     times = changes[COMMITTED_AT].to_pylist()
     assert begin <= times[0]
     assert times[-1] < end
-    if corner.way.versions:
+    if corner.mode.versions:
         assert times[0] == times[1] < between <= times[2]
         first, second = changes[TRANSACTION].to_pylist()[1:3]
         assert first != second
@@ -115,14 +115,14 @@ def test_a_long_transaction_is_taken_whole_after_its_commit(corner: Corner) -> N
     _, position = corner.take()
     with corner.transaction() as slow:
         corner.put(slow, "slow 1")
-        if corner.way.parallel:
+        if corner.mode.parallel:
             corner.add("quick")
         taken, position = corner.take(None, position)
-        assert skus(taken) == (["quick"] if corner.way.parallel else [])
+        assert skus(taken) == (["quick"] if corner.mode.parallel else [])
         corner.put(slow, "slow 2")
     taken, position = corner.take(None, position)
     assert skus(taken) == ["slow 1", "slow 2"]
-    assert len(set(taken[TRANSACTION].to_pylist())) == 1 or not corner.way.named
+    assert len(set(taken[TRANSACTION].to_pylist())) == 1 or not corner.mode.named
     assert corner.take(None, position)[0].num_rows == 0
 
 
@@ -147,7 +147,7 @@ def test_an_update_of_the_key_is_a_delete_and_an_insert(corner: Corner) -> None:
     corner.write(renamed.values(sku="a!", stock=2, touched=corner.now()))
     changes, _ = corner.take(None, position)
     assert sorted(news(changes)) == [("delete", "a"), ("insert", "a!")]
-    if corner.way.versions:
+    if corner.mode.versions:
         assert news(changes) == [("delete", "a"), ("insert", "a!")]
         assert changes["stock"].to_pylist() == [1, 2]
     same(corner.folded([first, changes]), corner.present())
@@ -160,10 +160,10 @@ def test_a_truncated_table(corner: Corner) -> None:
     before = corner.cut()
     verb = "DELETE FROM" if corner.engine.dialect.name == "sqlite" else "TRUNCATE"
     corner.write(sa.text(f"{verb} {GOODS}"))
-    assert corner.take(before, position)[0].num_rows == 0 or not corner.way.versions
-    if corner.way.truncate is not None:
+    assert corner.take(before, position)[0].num_rows == 0 or not corner.mode.versions
+    if corner.mode.truncate is not None:
         with pytest.raises(
-            corner.way.truncate, match=r"goods was (truncated|emptied).*(fresh snapshot|install)"
+            corner.mode.truncate, match=r"goods was (truncated|emptied).*(fresh snapshot|install)"
         ):
             corner.checked(position)
         assert corner.take(None, other, table=SALES)[0].num_rows == 0
@@ -187,7 +187,7 @@ def test_bulk_statements_come_row_by_row(corner: Corner) -> None:
     corner.write(goods.delete().where(goods.c.stock > 10))
     deleted, position = corner.take(None, position)
     assert Counter(deleted[OP].to_pylist()) == Counter(
-        update=many if corner.way.versions else 10, delete=many - 10
+        update=many if corner.mode.versions else 10, delete=many - 10
     )
     same(corner.folded([inserted, deleted]), corner.present())
 
@@ -218,10 +218,10 @@ def test_an_application_whose_clock_is_wrong_loses_nothing(corner: Corner) -> No
     corner.add("years behind", touched=now - timedelta(days=900))
     corner.add("ahead", touched=now + SKEW)
     changes, position = corner.take(None, position)
-    ahead = [] if corner.way.capture == "cursor" else ["ahead"]
+    ahead = [] if corner.mode.capture == "cursor" else ["ahead"]
     assert sorted(skus(changes)) == sorted(["slow", "years behind", *ahead])
     later = max(corner.cut(), now + 2 * SKEW)
-    if corner.way.capture != "wal":  # which refuses an end that its server has not reached
+    if corner.mode.capture != "wal":  # which refuses an end that its server has not reached
         last, _ = corner.take(later, position)
         assert skus(last) == [each for each in ["ahead"] if each not in ahead]
         same(corner.folded([first, changes, last]), corner.present())
@@ -240,7 +240,7 @@ def test_snapshot_and_stream_meet_while_writers_are_busy(corner: Corner) -> None
                 changes, position = corner.take(end, position)
                 fold.add(changes)
                 histories[place] = (fold, position)
-            if corner.way.versions or not histories:  # An index of keys follows one history.
+            if corner.mode.versions or not histories:  # An index of keys follows one history.
                 changes, position = corner.take(end)
                 fold = Fold(corner, GOODS)
                 fold.add(changes)
@@ -291,7 +291,7 @@ def test_the_order_within_a_key_is_kept(corner: Corner) -> None:
     for sku in counters:
         seen = [row["stock"] for row in changes.to_pylist() if row["sku"] == sku]
         assert seen == sorted(set(seen))
-        if corner.way.versions:
+        if corner.mode.versions:
             assert seen == list(range(seen[0], seen[-1] + 1))
             assert len(seen) > 3
         assert seen[-1] == max(row["stock"] for row in corner.present().to_pylist()
@@ -403,7 +403,7 @@ def test_the_folded_changes_are_the_table(corner: Corner, blocks: Any) -> None:
             same(fold.state(), corner.present())
     fold.add(corner.take(None, position)[0])
     same(fold.state(), corner.present())
-    if corner.way.capture != "cursor":  # whose index of keys follows one history
+    if corner.mode.capture != "cursor":  # whose index of keys follows one history
         whole.add(corner.take(None, begin)[0])
         same(whole.state(), corner.present())
 

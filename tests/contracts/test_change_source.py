@@ -1,7 +1,7 @@
 """What a change source promises where commit times are chosen, as a replay of a shop's past does.
 
 The list in memory that other tests stand on, and the triggers with `freshrank.clock`, keep the same
-promises. Every way of capturing, with the servers' own clocks: `test_capture.py`.
+promises. Every capture mode, with the servers' own clocks: `test_capture.py`.
 """
 
 from __future__ import annotations

@@ -19,33 +19,44 @@ from pipelines.shared.columns import POSITION
 from pipelines.shared.errors import CaptureMissing, SourceMovedOn
 from pipelines.shared.intervals import Interval
 from pipelines.shared.run import Installation
-from tests.contracts.ways import GOODS, SALES, WAYS, Busy, Corner, Fold, Way, news, opened, same
+from tests.contracts.capture_modes import (
+    GOODS,
+    MODES,
+    SALES,
+    Busy,
+    CaptureMode,
+    Corner,
+    Fold,
+    news,
+    opened,
+    same,
+)
 
 
 @pytest.fixture(
     params=[
-        pytest.param(way, id=str(way), marks=[pytest.mark.services] if way.server else [])
-        for way in WAYS
-        if way.capture == "trigger"
+        pytest.param(mode, id=str(mode), marks=[pytest.mark.services] if mode.server else [])
+        for mode in MODES
+        if mode.capture == "trigger"
     ]
 )
 def corner(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Corner]:
-    way: Way = request.param
-    server = request.getfixturevalue(way.server) if way.server else None
-    with opened(way, server, tmp_path) as made:
+    mode: CaptureMode = request.param
+    server = request.getfixturevalue(mode.server) if mode.server else None
+    with opened(mode, server, tmp_path) as made:
         yield made
 
 
 def names(corner: Corner) -> Any:
     """Capture's names for the goods."""
-    kind = Capture if corner.way.server == "postgres" else LogNames
+    kind = Capture if corner.mode.server == "postgres" else LogNames
     return kind(corner.shop, GOODS)
 
 
 def log(corner: Corner) -> list[tuple[Any, ...]]:
     """Operation and row of every change that is kept."""
     with corner.engine.connect() as connection:
-        op, order = ("op", "seq") if corner.way.server == "postgres" else ("_op", POSITION)
+        op, order = ("op", "seq") if corner.mode.server == "postgres" else ("_op", POSITION)
         query = f"SELECT {op}, sku FROM {names(corner).changes} ORDER BY {order}"
         return [tuple(row) for row in connection.execute(sa.text(query))]
 
@@ -75,10 +86,10 @@ def test_what_was_not_taken_stays(corner: Corner) -> None:
     _, position = corner.take()
     with corner.transaction() as slow:
         corner.put(slow, "slow")
-        if corner.way.parallel:
+        if corner.mode.parallel:
             corner.add("quick")
         _, position = corner.take(None, position)
-        if corner.way.parallel:
+        if corner.mode.parallel:
             pruned(corner, goods=position)
         corner.put(slow, "slow", stock=2)
     with corner.transaction() as connection:
@@ -112,7 +123,7 @@ def test_capture_that_was_off_catches_up_after_it(corner: Corner) -> None:
     first, position = corner.take()
     pruned(corner, goods=position)
     own = names(corner).trigger("delete")
-    beside = f" ON {GOODS}" if corner.way.server == "postgres" else ""
+    beside = f" ON {GOODS}" if corner.mode.server == "postgres" else ""
     corner.write(sa.text(f"DROP TRIGGER {own}{beside}"))
     with pytest.raises(CaptureMissing, match=r"goods.*capture install"):
         pruned(corner, goods=position)

@@ -1,4 +1,4 @@
-"""One table `goods`, captured in any way from a real database, whose columns a test changes."""
+"""One table `goods`, captured in any mode from a real database, whose columns a test changes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MODES = (
     "trigger postgresql", "trigger mariadb", "trigger sqlite", "wal postgresql", "binlog mariadb",
     "cursor sqlite",
 )  # fmt: skip
-"""Ways of capture, each with the database that it is tested on."""
+"""Capture modes, each with the database that it is tested on."""
 _TINY = (DECLARED / "tiny" / "shop.yaml").read_text()
 _TOUCHED = {"postgresql": "clock_timestamp()", "mysql": "utc_timestamp(6)",
             "sqlite": "strftime('%Y-%m-%d %H:%M:%f', 'now')"}  # fmt: skip
@@ -168,7 +168,7 @@ class Goods:
 
 @contextmanager
 def goods(request: pytest.FixtureRequest, folder: Path) -> Iterator[Goods]:
-    """The table in an empty database of the request's way; capture is taken out in the end."""
+    """The table in an empty database of the request's mode; capture is removed in the end."""
     capture, database_kind = request.param.split()
     if database_kind == "mariadb":
         mariadb: MariadbServer = request.getfixturevalue("mariadb")

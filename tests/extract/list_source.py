@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.extract.source import Position, Taken, change_schema
+from pipelines.extract.source import ChangeBatch, Position, change_schema
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import CaptureMissing
 from pipelines.shared.intervals import utc
@@ -90,7 +90,7 @@ class ListSource:
     @contextmanager
     def changes(
         self, table: str, before: datetime, after: Position | None, upto: Position | None = None
-    ) -> Iterator[Taken]:
+    ) -> Iterator[ChangeBatch]:
         self.reads += 1
         seen = set(upto["committed"]) if upto else set(self.committed)
 
@@ -104,7 +104,7 @@ class ListSource:
 
         rows = [change for name, change in self.log if name == table and due(change)]
         schema = change_schema(self.shop.tables[table])
-        yield Taken(
+        yield ChangeBatch(
             {"committed": sorted(seen), "end": before.isoformat()},
             schema,
             (

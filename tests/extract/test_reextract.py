@@ -151,13 +151,13 @@ def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Goods]:
 
 
 @pytest.mark.services
-def test_every_way_of_capture_gives_it_again_or_says_why_not(shop: Goods) -> None:
+def test_every_capture_mode_gives_it_again_or_says_why_not(shop: Goods) -> None:
     run, before = shop.run, shop.run.lake.read("changes/goods").sort_by("_position")
     if shop.capture != "wal":
         stage.reextract(run, "goods")
     shop.execute(f"UPDATE {shop.name} SET name = 'other' WHERE id = 3", ())
     if shop.capture in ("wal", "cursor"):
-        why = {"wal": "let go of its changes", "cursor": "changes for it now"}[shop.capture]
+        why = {"wal": "gave up its changes", "cursor": "changes for it now"}[shop.capture]
         with pytest.raises(SourceMovedOn, match=f"{why}.*not touched"):
             stage.reextract(run, "goods")
     else:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
-from pipelines.extract.source import Taken
+from pipelines.extract.source import ChangeBatch
 from pipelines.extract.stage import extract
 from pipelines.shared.errors import CaptureMissing, CorruptPartition, DeclarationError
 from pipelines.shared.intervals import Interval
@@ -196,8 +196,8 @@ class BreakingSource(ListSource):
     """A source whose connection breaks after the first batch."""
 
     @contextmanager
-    def changes(self, *arguments: Any) -> Iterator[Taken]:
-        def batches(whole: Taken) -> Iterator[pa.RecordBatch]:
+    def changes(self, *arguments: Any) -> Iterator[ChangeBatch]:
+        def batches(whole: ChangeBatch) -> Iterator[pa.RecordBatch]:
             yield next(whole.batches)
             raise Cut
 

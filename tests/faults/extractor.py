@@ -30,7 +30,7 @@ from pipelines.extract.wal import slot
 from pipelines.shared.intervals import Interval
 from pipelines.shared.lake import Lake
 from pipelines.shared.ledger import Ledger
-from tests.contracts.ways import GOODS, SALES, WAYS, AnyInterval, Corner, declared
+from tests.contracts.capture_modes import GOODS, MODES, SALES, AnyInterval, Corner, declared
 
 PROJECT = Path(__file__).parents[2]
 STEPS = (
@@ -72,7 +72,7 @@ class Extractor:
             release: whether the source may let go of what was extracted.
         """
         task = {
-            "way": str(corner.way), "url": corner.url, "schema": corner.shop.source.schema_name,
+            "name": str(corner.mode), "url": corner.url, "schema": corner.shop.source.schema_name,
             "folder": str(folder), "start": interval.start.isoformat(),
             "end": interval.end.isoformat(), "die": die, "release": release,
         }  # fmt: skip
@@ -112,10 +112,10 @@ def _main() -> None:
 
 
 def _run(
-    way: str, url: str, schema: str, folder: str, start: str, end: str, die: str, release: bool
+    name: str, url: str, schema: str, folder: str, start: str, end: str, die: str, release: bool
 ) -> None:
     try:
-        shop = declared(next(each for each in WAYS if str(each) == way), schema)
+        shop = declared(next(each for each in MODES if str(each) == name), schema)
         settings = Corner.settings_of(url, Path(folder))
         interval = Interval(datetime.fromisoformat(start), datetime.fromisoformat(end))
         run = AnyInterval(settings, shop, interval)

@@ -19,7 +19,17 @@ from pipelines.shared.columns import POSITION, TRANSACTION
 from pipelines.shared.hashing import content_hash
 from pipelines.shared.intervals import Interval
 from pipelines.shared.lake import in_source_order
-from tests.contracts.ways import GOODS, SALES, WAYS, Busy, Corner, Fold, Way, opened, same
+from tests.contracts.capture_modes import (
+    GOODS,
+    MODES,
+    SALES,
+    Busy,
+    CaptureMode,
+    Corner,
+    Fold,
+    opened,
+    same,
+)
 from tests.faults.extractor import Extractor
 
 TABLES = (SALES, GOODS)
@@ -28,18 +38,19 @@ ANEW = 12
 
 
 def survived_everywhere(servers: Mapping[str, Any], folder: Path, kills: int, seed: int) -> int:
-    """How many kills extraction survived, spread over every way on the given servers.
+    """How many kills extraction survived, spread over every mode on the given servers.
 
     Args:
-        servers: what the fixtures give, by their names; a way on another server is left out.
+        servers: what the fixtures give, by their names; a mode on another server is left out.
 
     Raises:
         AssertionError: a rerun left something else than what the source holds.
     """
-    ways = [way for way in WAYS if not way.server or way.server in servers]
-    each = -(-kills // len(ways))
+    modes = [mode for mode in MODES if not mode.server or mode.server in servers]
+    each = -(-kills // len(modes))
     return sum(
-        survived(way, servers.get(way.server), folder / str(way), each, seed).kills for way in ways
+        survived(mode, servers.get(mode.server), folder / str(mode), each, seed).kills
+        for mode in modes
     )
 
 
@@ -51,14 +62,14 @@ class Survived:
     hits: int
 
 
-def survived(way: Way, server: Any, folder: Path, kills: int, seed: int) -> Survived:
+def survived(mode: CaptureMode, server: Any, folder: Path, kills: int, seed: int) -> Survived:
     """Kill extractions with signal 9, each at an instant drawn over the time that one takes.
 
     After each kill the rerun's lake, folded, is compared with the source's rows; lake and ledger
     in the end with those of an installation that nobody killed, where every version is seen.
 
     Args:
-        server: what the fixture `way.server` gives.
+        server: what the fixture `mode.server` gives.
         kills: how many.
         seed: of the instants.
 
@@ -68,7 +79,7 @@ def survived(way: Way, server: Any, folder: Path, kills: int, seed: int) -> Surv
     chance = random.Random(seed)  # noqa: S311 -- the same instants each time
     hits = 0
     with (
-        opened(way, server, folder, choose_time=True) as corner,
+        opened(mode, server, folder, choose_time=True) as corner,
         Extractor(folder / "extractor.log") as extractor,
         Busy(corner, count=2, pause_s=0.04) as busy,
     ):
@@ -102,12 +113,12 @@ class History:
 
     def begin(self) -> None:
         """A further interval; its clean run comes first, and lets the source keep all."""
-        # One row that writers leave alone, so that each interval has a change for every way.
+        # One row that writers leave alone, so that each interval has a change for every mode.
         self.corner.add(f"still {self.folder.name} {self._intervals}")
         self.busy.work_on(4)
         with self.busy.paused():
             self._cut()
-        if self.corner.way.versions:
+        if self.corner.mode.versions:
             self._live(self.folder / "clean", release=False)
 
     def kill(self, part: float) -> bool:
@@ -126,7 +137,7 @@ class History:
         """Extract the interval again, and hold the lake against the source."""
         self._live(self.folder)
         self._fold()
-        if self.corner.way.versions:
+        if self.corner.mode.versions:
             self._equals_source()
             return
         # Rows that change meanwhile come with the next interval: nobody writes during that.
@@ -140,7 +151,7 @@ class History:
         """Hold the ledger against the lake, and both against those of the clean runs."""
         kept = self._outcome(self.folder)
         assert len(kept) == len(TABLES) * self._intervals
-        if self.corner.way.versions:
+        if self.corner.mode.versions:
             assert kept == self._outcome(self.folder / "clean")
 
     def _cut(self) -> None:

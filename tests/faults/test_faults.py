@@ -28,11 +28,19 @@ from pipelines import extract
 from pipelines.extract import source
 from pipelines.extract.binlog import source as binlog
 from pipelines.extract.databases.postgres import copy
-from pipelines.extract.source import ChangeSource, Position, Taken
+from pipelines.extract.source import ChangeBatch, ChangeSource, Position
 from pipelines.extract.stage import extract as extract_from
 from pipelines.shared.errors import LakeFull, SourceUnavailable
 from pipelines.shared.intervals import Interval
-from tests.contracts.ways import GOODS, WAYS, AnyInterval, Corner, Way, opened, same
+from tests.contracts.capture_modes import (
+    GOODS,
+    MODES,
+    AnyInterval,
+    CaptureMode,
+    Corner,
+    opened,
+    same,
+)
 from tests.extract.mariadb_server import MariadbServer
 from tests.extract.wal.wal_shop import LOGICAL
 
@@ -64,7 +72,7 @@ class Interrupted:
     @contextmanager
     def changes(
         self, table: str, before: datetime, after: Position | None, upto: Position | None = None
-    ) -> Iterator[Taken]:
+    ) -> Iterator[ChangeBatch]:
         with self.source.changes(table, before, after, upto) as taken:
             yield replace(taken, batches=self._through(taken.batches))
 
@@ -109,10 +117,14 @@ def held(run: AnyInterval) -> int:
     return int(run.lake.read(f"changes/{GOODS}", [run.interval]).num_rows)
 
 
-@pytest.mark.parametrize("way", [pytest.param(way, id=str(way)) for way in WAYS if way.server])
-def test_a_cut_connection(way: Way, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    server = request.getfixturevalue(way.server)
-    with opened(way, server, tmp_path, choose_time=True) as corner:
+@pytest.mark.parametrize(
+    "mode", [pytest.param(mode, id=str(mode)) for mode in MODES if mode.server]
+)
+def test_a_cut_connection(
+    mode: CaptureMode, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    server = request.getfixturevalue(mode.server)
+    with opened(mode, server, tmp_path, choose_time=True) as corner:
         made_good(corner, SourceUnavailable, lambda: cut_connections(server))
 
 
@@ -148,17 +160,19 @@ def test_a_postgres_that_restarts(tmp_path: Path) -> None:
 
     server = start()
     try:
-        for number, way in enumerate(WAYS):
-            if "debian" not in way.server and "postgres" in way.server:
+        for number, mode in enumerate(MODES):
+            if "debian" not in mode.server and "postgres" in mode.server:
                 folder = tmp_path / str(number)
-                with opened(way, server, folder, choose_time=True) as corner:
+                with opened(mode, server, folder, choose_time=True) as corner:
                     made_good(corner, SourceUnavailable, restart)
     finally:
         postgres.shut_down(register.read()["postgres"])
 
 
-@pytest.mark.parametrize("way", [pytest.param(w, id=str(w)) for w in WAYS if w.server == "mariadb"])
-def test_a_mariadb_that_restarts(way: Way, mariadb: MariadbServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "mode", [pytest.param(w, id=str(w)) for w in MODES if w.server == "mariadb"]
+)
+def test_a_mariadb_that_restarts(mode: CaptureMode, mariadb: MariadbServer, tmp_path: Path) -> None:
     # A crash loses what InnoDB has not written yet, and the binlog has: not on a careful server.
     durable = "SET GLOBAL innodb_flush_log_at_trx_commit = 1, GLOBAL sync_binlog = 1"
     mariadb.execute(durable)
@@ -168,7 +182,7 @@ def test_a_mariadb_that_restarts(way: Way, mariadb: MariadbServer, tmp_path: Pat
         mariadb.start()
         mariadb.execute(durable)
 
-    with opened(way, mariadb, tmp_path, choose_time=True) as corner:
+    with opened(mode, mariadb, tmp_path, choose_time=True) as corner:
         made_good(corner, SourceUnavailable, restart)
 
 
@@ -201,11 +215,13 @@ def filled(disk: Path) -> Iterator[None]:
 DISK = ("trigger-postgres", "wal-logical_postgres", "binlog-mariadb", "cursor-sqlite")
 
 
-@pytest.mark.parametrize("way", [pytest.param(w, id=str(w)) for w in WAYS if str(w) in DISK])
-def test_a_full_disk(way: Way, request: pytest.FixtureRequest, tmp_path: Path, disk: Path) -> None:
+@pytest.mark.parametrize("mode", [pytest.param(w, id=str(w)) for w in MODES if str(w) in DISK])
+def test_a_full_disk(
+    mode: CaptureMode, request: pytest.FixtureRequest, tmp_path: Path, disk: Path
+) -> None:
     """The lake's disk fills in the midst of an extraction; with room again, the rerun is whole."""
-    server = request.getfixturevalue(way.server) if way.server else None
-    with opened(way, server, tmp_path, choose_time=True) as corner:
+    server = request.getfixturevalue(mode.server) if mode.server else None
+    with opened(mode, server, tmp_path, choose_time=True) as corner:
         pieces = []
         for run in intervals(corner):
             with filled(disk), pytest.raises(LakeFull, match=r"goods: no room.*then run again"):

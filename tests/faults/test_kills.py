@@ -7,34 +7,39 @@ from typing import Any
 
 import pytest
 
-from tests.contracts.ways import WAYS, Busy, Way, opened
+from tests.contracts.capture_modes import MODES, Busy, CaptureMode, opened
 from tests.faults.extractor import STEPS, Extractor
 from tests.faults.kills import History, survived
 
 KILLS = 23
-"""Of each way; 207 together."""
+"""Of each mode; 207 together."""
 ENTRIES = [
-    pytest.param(way, id=str(way), marks=[pytest.mark.services, pytest.mark.slow]) for way in WAYS
+    pytest.param(mode, id=str(mode), marks=[pytest.mark.services, pytest.mark.slow])
+    for mode in MODES
 ]
 
 
-def server_of(way: Way, request: pytest.FixtureRequest) -> Any:
-    return request.getfixturevalue(way.server) if way.server else None
+def server_of(mode: CaptureMode, request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue(mode.server) if mode.server else None
 
 
-@pytest.mark.parametrize("way", ENTRIES)
-def test_a_kill_at_any_instant(way: Way, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    found = survived(way, server_of(way, request), tmp_path, KILLS, seed=11)
-    print(f"{way}: {found.hits} of {found.kills} kills hit, all of them survived")
+@pytest.mark.parametrize("mode", ENTRIES)
+def test_a_kill_at_any_instant(
+    mode: CaptureMode, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    found = survived(mode, server_of(mode, request), tmp_path, KILLS, seed=11)
+    print(f"{mode}: {found.hits} of {found.kills} kills hit, all of them survived")
     assert found.hits > KILLS / 2
 
 
-@pytest.mark.parametrize("way", ENTRIES)
-def test_a_kill_at_each_step(way: Way, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ENTRIES)
+def test_a_kill_at_each_step(
+    mode: CaptureMode, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     """In the first snapshot, then once at each step of a further interval."""
-    steps = [step for step in STEPS if way.capture == "wal" or step != "during the release"]
+    steps = [step for step in STEPS if mode.capture == "wal" or step != "during the release"]
     with (
-        opened(way, server_of(way, request), tmp_path, choose_time=True) as corner,
+        opened(mode, server_of(mode, request), tmp_path, choose_time=True) as corner,
         Extractor(tmp_path / "log") as extractor,
         Busy(corner, count=2, pause_s=0.04) as busy,
     ):

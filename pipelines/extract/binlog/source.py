@@ -23,7 +23,7 @@ from pipelines.extract.binlog.stream import FRESH_SNAPSHOT, Begin, Place, log_en
 from pipelines.extract.databases.mysql.catalogue import drift
 from pipelines.extract.databases.mysql.connection import connect, now
 from pipelines.extract.pseudonyms import key_for
-from pipelines.extract.source import BATCH, BATCH_BYTES, Position, Taken, change_schema
+from pipelines.extract.source import BATCH, BATCH_BYTES, ChangeBatch, Position, change_schema
 from pipelines.shared.columns import DELETE, INSERT, UPDATE
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import CaptureMissing, CorruptPartition, SchemaDrift
@@ -59,7 +59,7 @@ class BinlogSource:
     @contextmanager
     def changes(
         self, table: str, before: datetime, after: Position | None, upto: Position | None = None
-    ) -> Iterator[Taken]:
+    ) -> Iterator[ChangeBatch]:
         """See `ChangeSource.changes`; the position is whole once the batches were read.
 
         Raises:
@@ -90,7 +90,7 @@ class BinlogSource:
                 if after is None or first
                 else _follow(extraction, before, after, upto)
             )
-            yield Taken(extraction.position, change_schema(self._shop.tables[table]), batches)
+            yield ChangeBatch(extraction.position, change_schema(self._shop.tables[table]), batches)
 
 
 def _follow(

@@ -24,7 +24,7 @@ from pipelines.extract.cursor.extraction import TICK, Extraction, cursor_value, 
 from pipelines.extract.cursor.reconcile import reconcile
 from pipelines.extract.cursor.snapshot import open_snapshot
 from pipelines.extract.pseudonyms import key_for
-from pipelines.extract.source import Position, Taken, change_schema
+from pipelines.extract.source import ChangeBatch, Position, change_schema
 from pipelines.shared.declaration import Shop, Table
 from pipelines.shared.errors import CaptureMissing, SchemaDrift
 from pipelines.shared.settings import Settings
@@ -57,7 +57,7 @@ class CursorSource:
     @contextmanager
     def changes(
         self, table: str, before: datetime, after: Position | None, upto: Position | None = None
-    ) -> Iterator[Taken]:
+    ) -> Iterator[ChangeBatch]:
         """See `ChangeSource.changes`.
 
         With `upto` the rows are what they are now: only where none changed since is the answer
@@ -77,7 +77,7 @@ class CursorSource:
             extraction = Extraction(snapshot, self._settings, table, before, after, upto)
             batches = _batches(extraction)
             try:
-                yield Taken(extraction.position, change_schema(declared), batches)
+                yield ChangeBatch(extraction.position, change_schema(declared), batches)
             finally:
                 batches.close()
 

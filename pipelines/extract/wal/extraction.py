@@ -20,7 +20,7 @@ from pipelines.extract.pseudonyms import pseudonymise
 from pipelines.extract.schema import compare
 from pipelines.extract.source import Position, change_schema
 from pipelines.extract.wal.pgoutput import Chunk, Decoder, Ints, Relation, Rows, Transactions
-from pipelines.extract.wal.slot import ANEW, Log, Slot, open_database, publication
+from pipelines.extract.wal.slot import FRESH_START, Log, Slot, open_database, publication
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import CaptureMissing, SchemaDrift, SourceUnavailable
 
@@ -111,7 +111,7 @@ class Extraction:
         """Make sure that the log shows an end of the interval, and learn where it ends itself."""
         with open_database(self.url) as connection:
             if self.upto is None:
-                # Also brings to disk, and so into reach, what asynchronous commits left behind.
+                # Also flushes asynchronous commits, which cannot be read before.
                 connection.execute("SET LOCAL synchronous_commit = local")
                 connection.execute(_MARK)
                 connection.commit()
@@ -151,7 +151,7 @@ class Extraction:
             raise SchemaDrift(
                 f"the log holds changes of {self.table} from when it was otherwise: "
                 f"{'; '.join(faults)}. Declare it as it was until these are extracted, or "
-                f"{ANEW}"
+                f"{FRESH_START}"
             )
 
     def stop(self, begun: Transactions, start: int) -> int | None:
@@ -187,7 +187,7 @@ class Extraction:
             raise CaptureMissing(
                 f"{self.table} was truncated (log position {written(int(lsn[0]))}), and the log "
                 "does not say which rows that deleted; use DELETE or `capture: trigger` where "
-                f"that happens, and now {ANEW}"
+                f"that happens, and now {FRESH_START}"
             )
 
     def finish(self, stop: int) -> None:

@@ -41,12 +41,12 @@ def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
     """Capture the changes of every declared table from now on.
 
     Tables get REPLICA IDENTITY FULL, so that the log carries whole old rows. A table that is
-    captured as declared is left alone. The rows found are read by the first extraction.
+    captured as declared is left alone. The rows present are read by the first extraction.
 
     Args:
         url: SQLAlchemy URL of the shop's database.
         shop: its declaration.
-        at: commit time of the rows found; default: the shop's clock.
+        at: commit time of the rows present; default: the shop's clock.
 
     Returns:
         The tables newly or again captured.
@@ -122,7 +122,7 @@ def check(url: str, shop: Shop) -> list[str]:
             findings.append(
                 f"the replication slot {slot.name} holds back {slot.held:,} bytes of the server's "
                 f"log (limit {HELD_LIMIT:,}) and its disk may fill; extract every table up to now, "
-                "which lets go of them, or give capture up with `python -m pipelines capture "
+                "which releases them, or give capture up with `python -m pipelines capture "
                 "remove`; max_slot_wal_keep_size bounds it at the price of a lost slot"
             )
     return findings

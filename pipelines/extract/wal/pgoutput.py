@@ -1,4 +1,4 @@
-"""Decodes pgoutput, the logical replication stream that PostgreSQL brings along, in bulk.
+"""Decodes pgoutput, the logical replication stream that PostgreSQL has built in, in bulk.
 
 A chunk of messages is one buffer. Where each message, tuple and value lies in it is worked out
 for all messages at once by NumPy; Arrow then gathers each column in one go. No Python runs per
@@ -27,7 +27,7 @@ _EPOCH_US = 946_684_800_000_000
 _NO_OLD_ROWS = (
     "changes of {table} were written without their old rows: its REPLICA IDENTITY was not FULL "
     "all the time; run `python -m pipelines capture remove`, then `capture install`, which "
-    "begins anew with the rows present"
+    "starts afresh with the rows present"
 )
 
 
@@ -197,7 +197,7 @@ class Decoder:
 
 
 class _Values(NamedTuple):
-    """A column's values in the buffer; `same` were not written anew."""
+    """A column's values in the buffer; `same` were not written again."""
 
     start: Ints
     end: Ints

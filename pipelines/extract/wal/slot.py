@@ -28,9 +28,9 @@ MAX_NAME = 54
 """Letters of a publication: with `_<8 digits>` the slot's name is at most 63 bytes."""
 
 AGAIN = "run `python -m pipelines capture install`"
-ANEW = (
-    "run `python -m pipelines capture remove`, then `capture install`, which begins anew with the "
-    "rows present"
+FRESH_START = (
+    "run `python -m pipelines capture remove`, then `capture install`, which starts afresh with "
+    "the rows present"
 )
 TABLE = """
     SELECT c.oid::bigint, c.relkind::text, c.relreplident::text, i.relname,
@@ -60,7 +60,7 @@ class Log:
     identity: str
     """The replica identity before: d(efault), n(othing), f(ull), or an index's name after i:."""
     began: str | None = None
-    """ISO time from which changes are captured, and of the rows found; None: not begun."""
+    """ISO time from which changes are captured, and of the rows present; None: not begun."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Slot:
 
 @contextmanager
 def open_database(url: str) -> Iterator[Any]:
-    """`connect`, with errors in the words of this way of capture.
+    """`connect`, with errors in the words of this capture mode.
 
     Raises:
         CaptureMissing: the server is too old, or the account lacks a right.
@@ -185,12 +185,12 @@ def slot_fault(known: Capture | None, slot: Slot | None) -> str:
     if slot is None:
         return (
             f"the replication slot {known.slot} is gone, and the changes since with it; {AGAIN}, "
-            "which begins anew with the rows present"
+            "which starts afresh with the rows present"
         )
     if slot.status == "lost":
         return (
             f"the server gave up the replication slot {slot.name} (it held back more than "
-            f"max_slot_wal_keep_size), and changes with it; {ANEW}"
+            f"max_slot_wal_keep_size), and changes with it; {FRESH_START}"
         )
     return ""
 
@@ -209,7 +209,7 @@ def table_fault(
     oid, _, identity, _, published = found
     if oid == log.oid and identity == "f" and published:
         return ""
-    what = "was made anew" if oid != log.oid else "left the publication"
+    what = "was created again" if oid != log.oid else "left the publication"
     if oid == log.oid and published:
         what = "has no REPLICA IDENTITY FULL any more"
-    return f"{table} {what}, and changes are missed; {AGAIN}, which begins anew with its rows"
+    return f"{table} {what}, and changes are missed; {AGAIN}, which starts afresh with its rows"

@@ -1,6 +1,6 @@
 """The first extraction of a table from the log: the rows that it held at the interval's end.
 
-It reads the rows present in one snapshot, takes back what the log says was committed after that
+It reads the rows present in one snapshot, undoes what the log says was committed after that
 end and is in the snapshot, and adds what was committed before that end and is not: so the
 hand-over to the log has neither gap nor overlap, however busy the writers.
 """

@@ -1,6 +1,6 @@
 """Reads a shop's changes from PostgreSQL's log, each of them once.
 
-A position is a place in the log: every transaction that committed before it was taken. An
+A position is a place in the log: every transaction that committed before it was extracted. An
 extraction goes on from there and stops at the first transaction that committed at or after the
 interval's end. Each extraction writes an empty message into the log first, so that there always
 is such a transaction, and it is the same one for every table: no transaction straddles intervals.
@@ -21,10 +21,10 @@ import pyarrow as pa
 
 from pipelines.extract.databases.postgres.catalogue import drift
 from pipelines.extract.pseudonyms import key_for
-from pipelines.extract.source import Position, Taken, change_schema
+from pipelines.extract.source import ChangeBatch, Position, change_schema
 from pipelines.extract.wal.extraction import HERE, Extraction, written
 from pipelines.extract.wal.slot import (
-    ANEW,
+    FRESH_START,
     Log,
     Slot,
     capture_fault,
@@ -45,7 +45,7 @@ class WalSource:
     Args:
         url: SQLAlchemy URL of the shop's database.
         shop: its declaration.
-        settings: bring the key of the pseudonyms.
+        settings: have the key of the pseudonyms.
     """
 
     def __init__(self, url: str, shop: Shop, settings: Settings) -> None:
@@ -69,12 +69,12 @@ class WalSource:
     @contextmanager
     def changes(
         self, table: str, before: datetime, after: Position | None, upto: Position | None = None
-    ) -> Iterator[Taken]:
+    ) -> Iterator[ChangeBatch]:
         """See `ChangeSource.changes`. The position is complete once the batches are read.
 
         Raises:
             CaptureMissing: the log does not reach back to `after`, or the table was truncated.
-            CorruptPartition: what was seen up to `upto` was let go of already.
+            CorruptPartition: the log up to `upto` was given up already.
         """
         with open_database(self._url) as connection:
             if fault := capture_fault(connection, self._shop, table):
@@ -99,7 +99,7 @@ class WalSource:
             extraction.copy_slot(slot, start)
             batches = snapshot(extraction) if start is None else _follow(extraction, start)
             with closing(batches):
-                yield Taken(extraction.position, change_schema(extraction.declared), batches)
+                yield ChangeBatch(extraction.position, change_schema(extraction.declared), batches)
 
     def _require_held(
         self, table: str, slot: Slot, start: int, here: int, upto: Position | None
@@ -108,20 +108,20 @@ class WalSource:
             return
         if upto is not None:
             raise CorruptPartition(
-                f"the server's log let go of its changes when changes/{table} had them on record; "
+                f"the server's log gave up its changes when changes/{table} had them on record; "
                 "bring the partition back from a backup of the lake where it is lost"
             )
         raise CaptureMissing(
             f"the log of {table} was read up to {written(start)}, but the slot {slot.name} holds "
             f"{written(slot.confirmed)} to {written(here)}: somebody moved it, or the database was "
-            f"restored from a backup; {ANEW}"
+            f"restored from a backup; {FRESH_START}"
         )
 
     def _require_begun(self, table: str, log: Log, before: datetime, upto: Position | None) -> None:
         if upto is not None:
             raise CorruptPartition(
-                f"its partition of changes/{table} holds the rows found when capture began, which "
-                "no log has; bring it back from a backup of the lake where it is lost"
+                f"its partition of changes/{table} holds the rows present when capture began, "
+                "which no log has; bring it back from a backup of the lake where it is lost"
             )
         began = datetime.fromisoformat(str(log.began))
         if before > began:

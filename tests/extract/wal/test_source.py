@@ -1,4 +1,4 @@
-"""Reading PostgreSQL's log, on two real servers: what cannot be asked of every way of capturing."""
+"""Reading PostgreSQL's log, on two real servers: what cannot be asked of every capture mode."""
 
 from __future__ import annotations
 

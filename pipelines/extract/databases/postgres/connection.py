@@ -1,4 +1,4 @@
-"""Connections to a shop's PostgreSQL database; its errors in Freshrank's words."""
+"""Connections to a shop's PostgreSQL database; its errors as Freshrank's."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def connect(url: str, capture: str = "trigger", oldest: int = OLDEST) -> Iterato
     Args:
         url: SQLAlchemy URL; any PostgreSQL driver in it is read as psycopg.
         capture: how changes are captured, for the messages.
-        oldest: version of the server that this takes, e.g. 130000.
+        oldest: the oldest version of the server that will do, e.g. 130000.
 
     Raises:
         SourceUnavailable: the database cannot be reached, or a lock was not given in time.

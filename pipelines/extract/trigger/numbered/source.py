@@ -18,7 +18,13 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from pipelines.extract.pseudonyms import key_for
-from pipelines.extract.source import FIRST_BATCH, Position, Taken, change_schema, rows_to_fetch
+from pipelines.extract.source import (
+    FIRST_BATCH,
+    ChangeBatch,
+    Position,
+    change_schema,
+    rows_to_fetch,
+)
 from pipelines.extract.trigger.numbered.sql import EPOCH, LogTable, housekeeping, microseconds
 from pipelines.shared.columns import CHANGE_COLUMNS, COMMITTED_AT, POSITION
 from pipelines.shared.declaration import Shop
@@ -105,7 +111,7 @@ class LogSource:
     @contextmanager
     def changes(
         self, table: str, before: datetime, after: Position | None, upto: Position | None = None
-    ) -> Iterator[Taken]:
+    ) -> Iterator[ChangeBatch]:
         """See `ChangeSource.changes`.
 
         Raises:
@@ -126,7 +132,9 @@ class LogSource:
                 "end": before.isoformat(), "log": name, "held": held,
             }  # fmt: skip
             due = log.due(end, after, upto, held)
-            yield Taken(position, change_schema(log.declared), self._batches(session, log, due))
+            yield ChangeBatch(
+                position, change_schema(log.declared), self._batches(session, log, due)
+            )
 
     def _batches(self, session: Session, log: LogTable, due: str) -> Iterator[pa.RecordBatch]:
         key = key_for(self._settings, log.table, log.declared)

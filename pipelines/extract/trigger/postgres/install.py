@@ -61,14 +61,14 @@ def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
     """Capture the changes of every declared table, beginning with the rows it holds.
 
     One transaction, during which the tables cannot be written to: no row is lost or doubled
-    between the rows taken and the first change. A table that is captured as declared is left
+    between the rows present and the first change. A table that is captured as declared is left
     alone. One whose capture was damaged, switched off or declared otherwise catches up: what
     differs between the changes known and the rows present is written as changes.
 
     Args:
         url: SQLAlchemy URL of the shop's database.
         shop: its declaration.
-        at: commit time of the rows found; default: the shop's clock.
+        at: commit time of the rows present; default: the shop's clock.
 
     Returns:
         The tables newly or again captured.
@@ -177,12 +177,12 @@ def _capture(connection: Any, capture: Capture, at: datetime | None) -> None:
 def _fit_columns(connection: Any, capture: Capture) -> None:
     """Give the table of changes the columns that the declaration stores now, and no other."""
     own = {"seq", "transaction", "op", "committed_at"}
-    found = columns_of(connection, capture.schema, f"changes_{capture.table}")
-    steps = [f'DROP COLUMN "{name}"' for name in found if name not in {*own, *capture.columns}]
+    present = columns_of(connection, capture.schema, f"changes_{capture.table}")
+    steps = [f'DROP COLUMN "{name}"' for name in present if name not in {*own, *capture.columns}]
     for name, kind in capture.columns.items():
-        if name not in found:
+        if name not in present:
             steps.append(f'ADD COLUMN "{name}" {kind}')
-        elif kind != found[name].written.replace("timestamp with time zone", "timestamptz"):
+        elif kind != present[name].written.replace("timestamp with time zone", "timestamptz"):
             steps.append(f'ALTER COLUMN "{name}" TYPE {kind} USING "{name}"::{kind}')
     if steps:
         connection.execute(f"ALTER TABLE {capture.changes} {', '.join(steps)}")
@@ -194,7 +194,7 @@ def _require_order(connection: Any, capture: Capture, at: datetime | None) -> No
         raise CaptureMissing(
             f"{capture.table} was captured until {last.isoformat()} already, so its rows cannot "
             f"be taken as of {at.isoformat()}; run `python -m pipelines capture remove` first to "
-            "begin anew"
+            "start afresh"
         )
 
 

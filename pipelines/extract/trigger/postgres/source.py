@@ -6,7 +6,7 @@ taken if the snapshot saw its transaction and the transaction's last change was 
 end; an extraction takes every other change whose transaction ended before its own end. So a
 transaction in flight, or one that wrote on both sides of the end, is taken whole by a later
 interval, a gap by the interval after it, and changes with a commit time ahead of an interval wait
-for theirs. (Where a column tells the commit time, each row goes by its own.) What is left splits
+for theirs. (Where a column has the commit time, each row goes by its own.) What is left splits
 into ranges that are small and indexed: commit times from the position's end on, transactions that
 the snapshot may not have seen, and those that the position's end would have divided. https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPSHOT
 """
@@ -27,8 +27,8 @@ from pipelines.extract.databases.values import MISFITS, misfit
 from pipelines.extract.pseudonyms import key_for, pseudonymise
 from pipelines.extract.source import (
     FIRST_BATCH,
+    ChangeBatch,
     Position,
-    Taken,
     change_schema,
     rows_to_fetch,
 )
@@ -52,7 +52,7 @@ class TriggerSource:
     Args:
         url: SQLAlchemy URL of the shop's database.
         shop: its declaration.
-        settings: bring the key of the pseudonyms.
+        settings: have the key of the pseudonyms.
     """
 
     def __init__(self, url: str, shop: Shop, settings: Settings) -> None:
@@ -76,7 +76,7 @@ class TriggerSource:
     @contextmanager
     def changes(
         self, table: str, before: datetime, after: Position | None, upto: Position | None = None
-    ) -> Iterator[Taken]:
+    ) -> Iterator[ChangeBatch]:
         """See `ChangeSource.changes`."""
         capture = Capture(self._shop, table)
         snapshot = upto["snapshot"] if upto else _mark(self._url, capture.schema, before)
@@ -85,14 +85,14 @@ class TriggerSource:
             connection.read_only = True
             (log,) = connection.execute(_LOG.format(schema=capture.schema), [table]).fetchone()
             if after is not None and after["log"] != log:
-                after = None  # Captured anew: the new log begins with every row there is.
+                after = None  # Captured again: the new log begins with every row there is.
             position = {"snapshot": snapshot, "end": before.isoformat(), "log": log}
             # The whole result is wanted, not its first rows.
             connection.execute("SET LOCAL cursor_tuple_fraction = 1")
             with psycopg.ServerCursor(connection, "freshrank") as cursor:
                 cursor.execute(*changes_query(capture, before, after, snapshot))
                 batches = self._batches(table, cursor)
-                yield Taken(position, change_schema(self._shop.tables[table]), batches)
+                yield ChangeBatch(position, change_schema(self._shop.tables[table]), batches)
 
     def _batches(self, table: str, cursor: Any) -> Iterator[pa.RecordBatch]:
         declared = self._shop.tables[table]
@@ -115,7 +115,7 @@ class TriggerSource:
 
 
 def pending(url: str, shop: Shop, positions: Mapping[str, Position]) -> dict[str, int]:
-    """How many committed changes of each table no extraction has taken yet.
+    """How many committed changes of each table are not extracted yet.
 
     Args:
         positions: the last position of each table that has one.
@@ -142,7 +142,7 @@ def pending(url: str, shop: Shop, positions: Mapping[str, Position]) -> dict[str
 
 
 def prune(url: str, shop: Shop, positions: Mapping[str, Position]) -> dict[str, int]:
-    """Let go of taken changes that a later one of the same row has overtaken; see `Mode.prune`.
+    """Delete extracted changes that a later one of the same row has overtaken; see `Mode.prune`.
 
     The last change of each row that is there stays: by it capture catches up after it was off.
     """

@@ -122,7 +122,7 @@ class Capture:
         return f'coalesce(c."{column}", {clock})' if column else clock
 
     def gone(self, clock: str) -> str:
-        """Commit time of the deletion of a row `c`: its column tells when it last changed."""
+        """Commit time of the deletion of a row `c`: its column says when it last changed."""
         column = self.shop.tables[self.table].commit_time
         return f'greatest(c."{column}", {clock})' if column else clock
 
@@ -219,7 +219,7 @@ class Capture:
 
     @property
     def stamped(self) -> bool:
-        """Whether the clock tells the commit times, and not a column."""
+        """Whether the clock gives the commit times, and not a column."""
         return self.shop.tables[self.table].commit_time is None
 
     def _note_transaction(self) -> str:

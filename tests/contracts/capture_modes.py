@@ -1,6 +1,6 @@
-"""Every way of capturing changes, on every server it is promised for, behind one face.
+"""Every capture mode, on every server it is promised for, behind one face.
 
-A further way is one more entry of `WAYS`. The shop is the same everywhere: goods and their sales.
+A further mode is one more entry of `MODES`. The shop is the same everywhere: goods and their sales.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ _DECLARED: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Way:
-    """A way of capturing changes on a server, and what it promises there."""
+class CaptureMode:
+    """A capture mode on a server, and what it promises there."""
 
     capture: str
     server: str
@@ -66,7 +66,7 @@ class Way:
     whole: bool = True
     """A transaction lies in the same interval of every table, whenever it commits."""
     stamp: str = ""
-    """Gives a transaction the time {second}, where the way goes by the session's clock."""
+    """Gives a transaction the time {second}, where the mode goes by the session's clock."""
     whole_seconds: bool = False
     """Commit times are whole seconds."""
     named: bool = True
@@ -85,30 +85,30 @@ class Way:
         return bool(self.stamp) or self.capture == "cursor"
 
 
-WAYS = [
-    Way("trigger", "postgres",
+MODES = [
+    CaptureMode("trigger", "postgres",
         stamp="SELECT set_config('freshrank.clock', to_timestamp({second})::text, true)"),
-    Way("trigger", "mariadb", stamp="SET timestamp = {second}", truncate=CaptureMissing),
-    Way("trigger", "", whole=False, named=False, parallel=False),
-    Way("wal", "logical_postgres", truncate=CaptureMissing),
-    Way("wal", "debian_postgres", truncate=CaptureMissing),
-    Way("binlog", "mariadb", stamp="SET timestamp = {second}", whole_seconds=True,
+    CaptureMode("trigger", "mariadb", stamp="SET timestamp = {second}", truncate=CaptureMissing),
+    CaptureMode("trigger", "", whole=False, named=False, parallel=False),
+    CaptureMode("wal", "logical_postgres", truncate=CaptureMissing),
+    CaptureMode("wal", "debian_postgres", truncate=CaptureMissing),
+    CaptureMode("binlog", "mariadb", stamp="SET timestamp = {second}", whole_seconds=True,
         truncate=SchemaDrift),
-    Way("cursor", "", versions=False, whole=False, parallel=False),
-    Way("cursor", "postgres", versions=False, whole=False),
-    Way("cursor", "mariadb", versions=False, whole=False),
+    CaptureMode("cursor", "", versions=False, whole=False, parallel=False),
+    CaptureMode("cursor", "postgres", versions=False, whole=False),
+    CaptureMode("cursor", "mariadb", versions=False, whole=False),
 ]  # fmt: skip
 
 
-def declared(way: Way, schema: str) -> Shop:
+def declared(mode: CaptureMode, schema: str) -> Shop:
     """The shop as it is captured; a cursor finds deletes by reconciling."""
     tables: dict[str, Any] = {
         name: {"key": _KEYS[name], "columns": columns} for name, columns in _COLUMNS.items()
     }
-    if way.capture == "cursor":
+    if mode.capture == "cursor":
         for table in tables.values():
             table["cursor"] = {"column": "touched", "reconcile": True}
-    source = {"connection": "corner", "capture": way.capture, "schema": schema}
+    source = {"connection": "corner", "capture": mode.capture, "schema": schema}
     return Shop.model_validate_json(
         json.dumps(_DECLARED | {"sources": {"shop": source}, "tables": tables})
     )
@@ -126,7 +126,7 @@ class AnyInterval(Run):
 class Corner:
     """The shop's database, its captured changes, and what a test does with both."""
 
-    way: Way
+    mode: CaptureMode
     url: str
     shop: Shop
     folder: Path
@@ -147,7 +147,7 @@ class Corner:
             with self.engine.connect() as connection:
                 connection.exec_driver_sql("PRAGMA journal_mode = WAL")
         self.tables[GOODS].metadata.create_all(self.engine)
-        if self.way.whole_seconds or (self.choose_time and self.way.clock):
+        if self.mode.whole_seconds or (self.choose_time and self.mode.clock):
             self.second = int(time.time()) + 1  # Later than the tables, which the log has too.
 
     @property
@@ -203,14 +203,14 @@ class Corner:
         return least if whole else now
 
     def _clock(self) -> datetime:
-        return datetime.now(UTC) if self.way.capture == "cursor" else self.source.clock()
+        return datetime.now(UTC) if self.mode.capture == "cursor" else self.source.clock()
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
         """An open transaction, committed in the end; an error, or `rollback`, undoes it."""
         with self.engine.connect() as connection:
-            if self.second is not None and self.way.stamp:
-                connection.exec_driver_sql(self.way.stamp.format(second=self.second))
+            if self.second is not None and self.mode.stamp:
+                connection.exec_driver_sql(self.mode.stamp.format(second=self.second))
             yield connection
             connection.commit()
 
@@ -434,35 +434,37 @@ def _tables() -> dict[str, sa.Table]:
 
 
 @contextmanager
-def opened(way: Way, server: Any, folder: Path, choose_time: bool = False) -> Iterator[Corner]:
+def opened(
+    mode: CaptureMode, server: Any, folder: Path, choose_time: bool = False
+) -> Iterator[Corner]:
     """An empty shop whose changes are captured; everything is removed in the end.
 
     Args:
-        server: what the fixture `way.server` gives.
-        choose_time: commits get the time `Corner.second`, where the way can.
+        server: what the fixture `mode.server` gives.
+        choose_time: commits get the time `Corner.second`, where the mode can.
     """
     from tests.extract import mariadb_server, postgres_shop
 
     folder.mkdir(parents=True, exist_ok=True)
-    if way.server == "":
-        yield _captured(way, f"sqlite:///{folder}/shop.db", "public", folder, choose_time)
+    if mode.server == "":
+        yield _captured(mode, f"sqlite:///{folder}/shop.db", "public", folder, choose_time)
         return
-    if way.server == "mariadb":
+    if mode.server == "mariadb":
         with mariadb_server.database(server, "") as url:
             # Chosen times run ahead of the server's: no other test's log may hold them.
             server.execute("FLUSH BINARY LOGS")
-            yield _captured(way, url, str(sa.make_url(url).database), folder, choose_time)
+            yield _captured(mode, url, str(sa.make_url(url).database), folder, choose_time)
             server.execute("FLUSH BINARY LOGS")
         return
     with postgres_shop.database(server, "SELECT 1") as url:
-        corner = _captured(way, url, "public", folder, choose_time)
+        corner = _captured(mode, url, "public", folder, choose_time)
         try:
             yield corner
         finally:
             extract.remove(url, corner.shop)
 
 
-def _captured(way: Way, url: str, schema: str, folder: Path, choose_time: bool) -> Corner:
-    corner = Corner(way, url, declared(way, schema), folder, choose_time)
+def _captured(mode: CaptureMode, url: str, schema: str, folder: Path, choose_time: bool) -> Corner:
+    corner = Corner(mode, url, declared(mode, schema), folder, choose_time)
     corner.install()
     return corner
