@@ -1,141 +1,20 @@
-"""The ledger: the append-only record of manifests, model versions and decisions.
-
-The registry's aliases are derived from it. PostgreSQL, MySQL/MariaDB or, for tests, SQLite.
-"""
+"""One shop's view of the ledger, in PostgreSQL, MySQL/MariaDB or, for tests, SQLite."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from pipelines.shared.errors import LedgerUnavailable, SettingsError
 from pipelines.shared.intervals import Interval, utc
-
-_metadata = sa.MetaData()
-_Id = sa.BigInteger().with_variant(sa.Integer, "sqlite")
-
-_manifests = sa.Table(
-    "freshrank_manifests",
-    _metadata,
-    sa.Column("id", _Id, primary_key=True, autoincrement=True),
-    sa.Column("shop", sa.String(64), nullable=False),
-    sa.Column("stage", sa.String(32), nullable=False),
-    sa.Column("subject", sa.String(128), nullable=False),
-    sa.Column("interval_start", sa.String(20), nullable=False),
-    sa.Column("interval_end", sa.String(20), nullable=False),
-    sa.Column("counts", sa.JSON, nullable=False),
-    sa.Column("content_hash", sa.String(64), nullable=False),
-    sa.Column("position", sa.JSON, nullable=False),
-    sa.Column("details", sa.JSON, nullable=False),
-    sa.Column("seconds", sa.Float, nullable=False),
-    sa.Column("recorded_at", sa.String(32), nullable=False),
-    sa.Index("freshrank_manifests_by", "shop", "stage", "subject", "interval_start"),
-)
-_versions = sa.Table(
-    "freshrank_versions",
-    _metadata,
-    sa.Column("shop", sa.String(64), primary_key=True),
-    sa.Column("surface", sa.String(64), primary_key=True),
-    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("interval_start", sa.String(20), nullable=False),
-    sa.Column("interval_end", sa.String(20), nullable=False),
-    sa.Column("strategy", sa.String(32), nullable=False),
-    sa.Column("parent", sa.Integer),
-    sa.Column("trained_through", sa.String(20), nullable=False),
-    sa.Column("trees", sa.Integer, nullable=False),
-    sa.Column("artifact", sa.String(512), nullable=False),
-    sa.Column("content_hash", sa.String(64), nullable=False),
-)
-_decisions = sa.Table(
-    "freshrank_decisions",
-    _metadata,
-    sa.Column("id", _Id, primary_key=True, autoincrement=True),
-    sa.Column("shop", sa.String(64), nullable=False),
-    sa.Column("surface", sa.String(64), nullable=False),
-    sa.Column("interval_start", sa.String(20), nullable=False),
-    sa.Column("interval_end", sa.String(20), nullable=False),
-    sa.Column("outcome", sa.String(16), nullable=False),
-    sa.Column("compared_with", sa.Integer),
-    sa.Column("promoted", sa.Integer),
-    sa.Column("reasons", sa.JSON, nullable=False),
-    sa.Column("evaluation", sa.JSON, nullable=False),
-    sa.Column("decided_at", sa.String(32), nullable=False),
-    sa.UniqueConstraint("shop", "surface", "interval_start"),
-)
-_locks = sa.Table("freshrank_locks", _metadata, sa.Column("name", sa.String(190), primary_key=True))
-
-Outcome = Literal["promote", "reject"]
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a stage made durable for one interval.
-
-    `position` is the source position after the interval (extract only).
-    """
-
-    stage: str
-    subject: str
-    interval: Interval
-    counts: Mapping[str, int]
-    content_hash: str
-    position: Mapping[str, Any] = field(default_factory=dict)
-    details: Mapping[str, Any] = field(default_factory=dict)
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class Version:
-    """A registered model version."""
-
-    version: int
-    interval: Interval
-    strategy: str
-    parent: int | None
-    trained_through: datetime
-    trees: int
-    artifact: str
-    """Path of the model text inside the shop's part of the lake."""
-    content_hash: str
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What was decided on an interval's challengers."""
-
-    interval: Interval
-    outcome: Outcome
-    compared_with: int | None
-    """The champion the challenger was compared with."""
-    promoted: int | None
-    """The version that became champion; None unless promoted."""
-    reasons: tuple[str, ...]
-    evaluation: Mapping[str, Any]
-
-
-def champion_of(decisions: list[Decision], before: datetime | None = None) -> int | None:
-    """The champion as a pure function of the decisions.
-
-    Args:
-        decisions: any order.
-        before: only decisions on intervals that ended at or before this time count.
-
-    Returns:
-        The version promoted by the latest interval, or None.
-    """
-    promotions = [
-        decision
-        for decision in decisions
-        if decision.promoted is not None and (before is None or decision.interval.end <= before)
-    ]
-    latest = max(promotions, key=lambda decision: decision.interval.end, default=None)
-    return latest.promoted if latest else None
+from pipelines.shared.ledger.records import Decision, Manifest, Version, champion_of
+from pipelines.shared.ledger.tables import DECISIONS, LOCKS, MANIFESTS, METADATA, VERSIONS
 
 
 class Ledger:
@@ -147,7 +26,7 @@ class Ledger:
         surface: the ranking surface's name.
 
     Raises:
-        SettingsError: the URL is none.
+        SettingsError: the URL is no SQLAlchemy URL.
         LedgerUnavailable: the database cannot be reached.
     """
 
@@ -161,15 +40,15 @@ class Ledger:
                 "postgresql+psycopg://user:password@host:port/ledger"
             ) from error
         with self._connect() as connection:
-            present = sa.inspect(connection).has_table(_locks.name)
+            present = sa.inspect(connection).has_table(LOCKS.name)
         if not present:
             self._create()
 
     def _create(self) -> None:
-        # Two tasks may come first at once: the loser finds the tables made.
+        # Two tasks may be the first at once: the second finds the tables created.
         for _ in range(2):
             with contextlib.suppress(IntegrityError, sa.exc.ProgrammingError):
-                _metadata.create_all(self._engine)
+                METADATA.create_all(self._engine)
                 return
 
     @contextlib.contextmanager
@@ -193,14 +72,14 @@ class Ledger:
         """
         full = f"{self._shop}/{name}"
         with contextlib.suppress(IntegrityError), self._connect() as connection:
-            if not connection.scalar(sa.select(_locks.c.name).where(_locks.c.name == full)):
-                connection.execute(_locks.insert().values(name=full))
+            if not connection.scalar(sa.select(LOCKS.c.name).where(LOCKS.c.name == full)):
+                connection.execute(LOCKS.insert().values(name=full))
         with self._connect() as connection:
-            connection.execute(_locks.update().where(_locks.c.name == full).values(name=full))
+            connection.execute(LOCKS.update().where(LOCKS.c.name == full).values(name=full))
             yield connection
 
     def record(self, manifest: Manifest, connection: sa.Connection | None = None) -> None:
-        """Append a manifest, unless it says what the last one for its subject already says.
+        """Append a manifest, unless it equals the standing one for its subject and interval.
 
         Args:
             connection: write inside this transaction (see `lock`).
@@ -213,7 +92,7 @@ class Ledger:
         with contextlib.ExitStack() as stack:
             writer = connection or stack.enter_context(self._connect())
             writer.execute(
-                _manifests.insert().values(
+                MANIFESTS.insert().values(
                     shop=self._shop,
                     stage=manifest.stage,
                     subject=manifest.subject,
@@ -228,9 +107,9 @@ class Ledger:
             )
 
     def manifest(self, stage: str, subject: str, interval: Interval) -> Manifest | None:
-        """The standing manifest of a stage and subject for an interval."""
-        found = self.manifests(stage, subject, interval.start)
-        return next((each for each in found if each.interval == interval), None)
+        """The standing manifest of a stage and subject for an interval: the one recorded last."""
+        standing = self.manifests(stage, subject, interval.start)
+        return next((each for each in standing if each.interval == interval), None)
 
     def manifests(
         self, stage: str, subject: str | None = None, since: datetime | None = None
@@ -240,15 +119,15 @@ class Ledger:
         Args:
             since: only intervals that start at or after this time.
         """
-        query = sa.select(_manifests).where(
-            _manifests.c.shop == self._shop, _manifests.c.stage == stage
+        query = sa.select(MANIFESTS).where(
+            MANIFESTS.c.shop == self._shop, MANIFESTS.c.stage == stage
         )
         if subject is not None:
-            query = query.where(_manifests.c.subject == subject)
+            query = query.where(MANIFESTS.c.subject == subject)
         if since is not None:
-            query = query.where(_manifests.c.interval_start >= _text(since))
+            query = query.where(MANIFESTS.c.interval_start >= _text(since))
         with self._connect() as connection:
-            rows = connection.execute(query.order_by(_manifests.c.id)).mappings().all()
+            rows = connection.execute(query.order_by(MANIFESTS.c.id)).mappings().all()
         standing = {(row["subject"], row["interval_start"]): row for row in rows}
         return sorted(
             (
@@ -262,7 +141,7 @@ class Ledger:
         )  # fmt: skip
 
     def add_version(self, version: Version) -> None:
-        """Record a registered version; a second time is a no-op."""
+        """Record a registered version; recording it again does nothing."""
         if any(known.version == version.version for known in self.versions()):
             return
         values = asdict(version) | _edges(version.interval)
@@ -270,16 +149,16 @@ class Ledger:
         values["trained_through"] = _text(version.trained_through)
         with self._connect() as connection:
             connection.execute(
-                _versions.insert().values(shop=self._shop, surface=self._surface, **values)
+                VERSIONS.insert().values(shop=self._shop, surface=self._surface, **values)
             )
 
     def versions(self) -> list[Version]:
         """Every registered version, oldest first."""
-        query = sa.select(_versions).where(
-            _versions.c.shop == self._shop, _versions.c.surface == self._surface
+        query = sa.select(VERSIONS).where(
+            VERSIONS.c.shop == self._shop, VERSIONS.c.surface == self._surface
         )
         with self._connect() as connection:
-            rows = connection.execute(query.order_by(_versions.c.version)).mappings().all()
+            rows = connection.execute(query.order_by(VERSIONS.c.version)).mappings().all()
         return [
             Version(
                 row["version"], _interval(row), row["strategy"], row["parent"],
@@ -294,9 +173,9 @@ class Ledger:
         Raises:
             KeyError: no such version.
         """
-        for found in self.versions():
-            if found.version == number:
-                return found
+        for version in self.versions():
+            if version.version == number:
+                return version
         raise KeyError(f"version {number} of {self._shop}/{self._surface}")
 
     def decisions(self, connection: sa.Connection | None = None) -> list[Decision]:
@@ -305,12 +184,12 @@ class Ledger:
         Args:
             connection: read inside this transaction (see `lock`).
         """
-        query = sa.select(_decisions).where(
-            _decisions.c.shop == self._shop, _decisions.c.surface == self._surface
+        query = sa.select(DECISIONS).where(
+            DECISIONS.c.shop == self._shop, DECISIONS.c.surface == self._surface
         )
         with contextlib.ExitStack() as stack:
             reader = connection or stack.enter_context(self._connect())
-            rows = reader.execute(query.order_by(_decisions.c.interval_start)).mappings().all()
+            rows = reader.execute(query.order_by(DECISIONS.c.interval_start)).mappings().all()
         return [
             Decision(
                 _interval(row), row["outcome"], row["compared_with"], row["promoted"],
@@ -322,7 +201,7 @@ class Ledger:
     def decide(self, decision: Decision, connection: sa.Connection) -> None:
         """Append a decision inside the transaction that holds the surface's lock."""
         connection.execute(
-            _decisions.insert().values(
+            DECISIONS.insert().values(
                 shop=self._shop,
                 surface=self._surface,
                 **_edges(decision.interval),
