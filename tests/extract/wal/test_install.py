@@ -163,13 +163,13 @@ def test_released_changes_are_not_given_again(shop: WalShop) -> None:
         shop.take(end, starts["articles"], ends["articles"])
     with pytest.raises(CaptureMissing, match=r"somebody moved it.*capture remove"):
         shop.take(end, starts["articles"])
-    with pytest.raises(CorruptPartition, match="rows found when capture began"):
+    with pytest.raises(CorruptPartition, match="rows present when capture began"):
         shop.take(end, None, ends["articles"])
     shop.run(ROW.format("b"))
     assert shop.take(None, ends["articles"])[0]["sku"].to_pylist() == ["b"]
 
 
-def test_a_slot_that_is_gone_is_named_and_begun_anew(shop: WalShop) -> None:
+def test_a_slot_that_is_gone_is_named_and_begun_afresh(shop: WalShop) -> None:
     shop.run(ROW.format("a"))
     _, start = shop.take()
     shop.run(f"SELECT pg_drop_replication_slot(slot_name) FROM {OURS}")
@@ -241,12 +241,12 @@ def test_a_truncated_table_is_named(shop: WalShop) -> None:
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
-        ("DROP TABLE web.articles; CREATE TABLE web.articles (LIKE kept INCLUDING ALL)", "anew"),
+        ("DROP TABLE web.articles; CREATE TABLE web.articles (LIKE kept INCLUDING ALL)", "again"),
         ("ALTER TABLE web.articles REPLICA IDENTITY DEFAULT", "REPLICA IDENTITY FULL"),
         ("ALTER PUBLICATION freshrank_tiny DROP TABLE web.articles", "left the publication"),
     ],
 )
-def test_a_table_that_is_not_captured_any_more_begins_anew(
+def test_a_table_that_is_not_captured_any_more_begins_afresh(
     shop: WalShop, damage: str, named: str
 ) -> None:
     shop.run("CREATE TABLE kept (LIKE web.articles INCLUDING ALL)")
