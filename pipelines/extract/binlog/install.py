@@ -134,8 +134,8 @@ def _require_dump(url: str, connection: Any) -> None:
 def _short_expiry(connection: Any, shop: Shop) -> list[str]:
     """The finding that log files go before the next extraction can have read them."""
     known = variables(connection, list(_EXPIRY))
-    given = {name: float(known.get(name, 0)) * unit for name, unit in _EXPIRY.items()}
-    kept = min((value for value in given.values() if value), default=None)
+    seconds = {name: float(known.get(name, 0)) * unit for name, unit in _EXPIRY.items()}
+    kept = min((value for value in seconds.values() if value), default=None)
     needed = shop.interval.days * 86_400
     if kept is None or kept >= needed:
         return []

@@ -138,7 +138,7 @@ def _file_at(extraction: Extraction, before: datetime) -> Place:
         if begun < before:
             return Place(file, HEADER)
     raise CaptureMissing(
-        f"the binlog begins at {begun.isoformat()}, so {extraction.table} cannot be given as it "
+        f"the binlog begins at {begun.isoformat()}, so {extraction.table} cannot be read as it "
         f"was at {before.isoformat()}; the first interval that can be extracted is "
         f"{_first_interval(extraction.shop, begun)}"
     )

@@ -167,9 +167,9 @@ class KeyIndex:
             selector = pafs.FileSelector(folder, allow_not_found=True)
             for file in self._files.get_file_info(selector):
                 name = file.base_name.removesuffix(".part").removesuffix(".parquet")
-                made = int(name.split("-")[0]) if name[:1].isdigit() else ordinal + 1
+                number = int(name.split("-")[0]) if name[:1].isdigit() else ordinal + 1
                 needed = name in self.names and self._folder_of(name) == folder
-                if made <= ordinal and not needed:
+                if number <= ordinal and not needed:
                     self._files.delete_file(file.path)
 
     def _path(self, name: str) -> str:

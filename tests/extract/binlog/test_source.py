@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import hmac
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -184,7 +185,9 @@ def test_values_are_the_same_through_the_snapshot_and_through_the_log(
     assert last["word"] == "'\"\\\n\t\x00"
 
 
-def test_a_zero_date_is_null_on_both_ways(mariadb: MariadbServer) -> None:
+def test_a_zero_date_is_null_through_the_snapshot_and_through_the_log(
+    mariadb: MariadbServer,
+) -> None:
     table = "CREATE TABLE exact (id int PRIMARY KEY, day date, at timestamp NULL, plain datetime)"
     with mariadb_server.database(mariadb, table) as url:
         columns = {"id": "int32", "day": "date", "at": "timestamp", "plain": "timestamp"}
@@ -199,7 +202,7 @@ def test_a_zero_date_is_null_on_both_ways(mariadb: MariadbServer) -> None:
 
 def test_an_interval_from_before_the_log_is_refused(url: str) -> None:
     with pytest.raises(
-        CaptureMissing, match=r"articles cannot be given.*2017-01-09.*first interval.* is \[20"
+        CaptureMissing, match=r"articles cannot be read.*2017-01-09.*first interval.* is \[20"
     ):
         take(source_of(url), utc("2017-01-09"))
 
@@ -285,7 +288,7 @@ def test_a_changed_key_is_a_delete_and_an_insert_and_no_change_is_none(url: str)
     assert take(source, after=users, table="users")[0] == []
 
 
-def test_a_purged_file_is_named_and_the_tables_can_be_taken_anew(
+def test_a_purged_file_is_named_and_a_fresh_snapshot_leads_on(
     url: str, mariadb: MariadbServer
 ) -> None:
     source = source_of(url)
@@ -300,12 +303,12 @@ def test_a_purged_file_is_named_and_the_tables_can_be_taken_anew(
         time.sleep(0.1)
     with pytest.raises(CaptureMissing, match=r"deleted that binlog file; raise `snapshot`"):
         take(source, after=position)
-    anew = source_of(url, tiny(schema_of(url), snapshot=2))
-    again, position = take(anew, after=position)
+    fresh = source_of(url, tiny(schema_of(url), snapshot=2))
+    again, position = take(fresh, after=position)
     assert sorted(row["sku"] for row in again) == ["b", "c"]
     assert min(row["_position"] for row in again) > max(row["_position"] for row in rows)
     run(url, "INSERT INTO articles (sku) VALUES ('d')")
-    assert ops(take(anew, after=position)[0]) == [("insert", "d")]
+    assert ops(take(fresh, after=position)[0]) == [("insert", "d")]
 
 
 def test_a_log_of_another_history_is_named(url: str, mariadb: MariadbServer) -> None:
@@ -524,7 +527,7 @@ def test_a_table_that_departs_from_its_declaration_is_named(
         source_of(url).check("shown" if "shown" in statement else TABLE)
     with pytest.raises(SchemaDrift, match=expected):
         extract.install(url, shop)
-    assert len(extract.check(url, shop)) >= 1
+    assert any(re.search(expected, finding) for finding in extract.check(url, shop))
 
 
 def test_personal_columns_never_reach_the_lake(url: str, tmp_path: Path) -> None:

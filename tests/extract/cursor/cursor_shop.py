@@ -1,20 +1,11 @@
-"""A shop whose rows carry a cursor, in PostgreSQL, SQLite or a private MariaDB."""
+"""A shop whose rows carry a cursor, in PostgreSQL, SQLite or MariaDB."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import pytest
 import sqlalchemy as sa
 
-from local.processes import LOOPBACK, free_port
 from pipelines.shared.declaration import Shop
 from tests.extract.postgres_shop import tiny
 
@@ -61,37 +52,3 @@ def goods_table(dialect: str) -> sa.Table:
         sa.Column("touched", moment, index=True),
         sa.Column("version", sa.BigInteger, index=True),
     )
-
-
-@contextmanager
-def mariadb(folder: Path) -> Iterator[str]:
-    """A private MariaDB on a free port of loopback; yields the URL of an empty database."""
-    pytest.importorskip("pymysql", reason="needs pymysql")
-    if not shutil.which("mariadbd") or not shutil.which("mariadb-install-db"):
-        pytest.skip("needs mariadbd (Debian: mariadb-server)")
-    data, port = folder / "data", free_port()
-    subprocess.run(
-        ["mariadb-install-db", "--no-defaults", f"--datadir={data}", "--user=root",
-         "--auth-root-authentication-method=normal", "--skip-test-db"],
-        check=True, capture_output=True, env={**os.environ, "TMPDIR": str(folder)},
-    )  # fmt: skip
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            ["mariadbd", "--no-defaults", f"--datadir={data}", "--user=root", f"--port={port}",
-             f"--bind-address={LOOPBACK}", f"--socket={folder}/socket", "--skip-networking=0",
-             f"--tmpdir={folder}"],
-            stdout=log, stderr=log,
-        )  # fmt: skip
-    try:
-        engine = sa.create_engine(f"mysql+pymysql://root@{LOOPBACK}:{port}", poolclass=sa.NullPool)
-        for _ in range(300):
-            try:
-                with engine.begin() as connection:
-                    connection.exec_driver_sql("CREATE DATABASE shop CHARACTER SET utf8mb4")
-                break
-            except sa.exc.OperationalError:
-                time.sleep(0.1)
-        yield f"mysql+pymysql://root@{LOOPBACK}:{port}/shop"
-    finally:
-        process.terminate()
-        process.wait(30)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import hmac
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import CaptureMissing, SchemaDrift, SettingsError, SourceUnavailable
 from pipelines.shared.intervals import utc
 from pipelines.shared.settings import Settings
-from tests.extract.cursor.cursor_shop import GOODS, TIMED, mariadb, shop_with
+from tests.extract.cursor.cursor_shop import GOODS, TIMED, shop_with
 from tests.extract.postgres_shop import connect, database
 
 END = utc("2100-01-01")
@@ -37,7 +36,7 @@ def settings_for(folder: Path, key: str | None = "a key") -> Settings:
     )
 
 
-def taken(url: str, shop: Shop, folder: Path, table: str = "goods") -> pa.Table:
+def extracted(url: str, shop: Shop, folder: Path, table: str = "goods") -> pa.Table:
     source = CursorSource(url, shop, settings_for(folder))
     source.check(table)
     with source.changes(table, END, None) as changes:
@@ -79,7 +78,7 @@ def test_postgres_types_round_trip(
     shop = shop_with({"column": "at"}, wide)
     renamed = shop.model_copy(update={"tables": {**shop.tables, "wide": shop.tables["goods"]}})
     with database(postgres, POSTGRES.replace("%%", "%")) as url:
-        rows = taken(url, renamed, tmp_path, "wide").to_pylist()
+        rows = extracted(url, renamed, tmp_path, "wide").to_pylist()
     first, second, third = (
         {name: row[name] for name in WIDE} for row in (rows[0], rows[1], rows[2])
     )
@@ -131,7 +130,7 @@ def test_other_databases_types_round_trip(
         moment, single = ("datetime", "real") if kind == "sqlite" else ("datetime(6)", "float")
         connection.exec_driver_sql(PLAIN_TABLE.format(moment=moment, single=single))
         connection.exec_driver_sql(PLAIN_ROWS.replace("%", "%%" if kind == "mariadb" else "%"))
-    rows = taken(url, shop_with({"column": "at"}, {"key": ["id"], "columns": PLAIN}), tmp_path)
+    rows = extracted(url, shop_with({"column": "at"}, {"key": ["id"], "columns": PLAIN}), tmp_path)
     at = dt.datetime(2017, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
     assert rows.select(list(PLAIN)).to_pylist() == [
         dict(zip(PLAIN, (-(2**63), False, None, at, Decimal("0.1"), "", -1e300, 0.5), strict=True)),
@@ -139,13 +138,6 @@ def test_other_databases_types_round_trip(
                          Decimal("12345678.9012"), "Käse 🧀 %", 0.1, 1234567.75), strict=True)),
         dict.fromkeys(PLAIN) | {"id": 0, "at": at.replace(second=6, microsecond=500_000)},
     ]  # fmt: skip
-
-
-@pytest.fixture
-def mariadb_url(tmp_path: Path) -> Iterator[str]:
-    (tmp_path / "mariadb").mkdir()
-    with mariadb(tmp_path / "mariadb") as url:
-        yield url
 
 
 @pytest.fixture
@@ -203,13 +195,13 @@ def test_a_table_that_does_not_fit_is_named(
     with pytest.raises(SchemaDrift, match=expected):
         extract.install(shop_file, only_goods())
     with pytest.raises(SchemaDrift, match=expected):
-        taken(shop_file, only_goods(), tmp_path)
+        extracted(shop_file, only_goods(), tmp_path)
 
 
 def test_a_value_that_does_not_fit_is_an_error(shop_file: str, tmp_path: Path) -> None:
     change(shop_file, "UPDATE goods SET amount = 1.234")
     with pytest.raises(SchemaDrift, match=r"goods\.amount holds a value that does not fit"):
-        taken(shop_file, only_goods(), tmp_path)
+        extracted(shop_file, only_goods(), tmp_path)
 
 
 def test_times_of_sqlite_compare_however_they_are_written(shop_file: str, tmp_path: Path) -> None:
@@ -233,7 +225,7 @@ def test_times_of_sqlite_compare_however_they_are_written(shop_file: str, tmp_pa
 
 def test_personal_columns_leave_hashed_or_not_at_all(shop_file: str, tmp_path: Path) -> None:
     personal = {"sku": "pseudonymise", "note": "drop"}
-    row = taken(shop_file, only_goods(personal=personal), tmp_path).to_pylist()[0]
+    row = extracted(shop_file, only_goods(personal=personal), tmp_path).to_pylist()[0]
     assert row["sku"] == hmac.new(b"a key", b"a", hashlib.sha256).hexdigest()
     assert "note" not in row
     files = list((tmp_path / "lake").rglob("*.parquet"))
@@ -302,9 +294,9 @@ def test_the_right_to_select_is_enough_and_needed(postgres: Any, tmp_path: Path)
         plain = reader.render_as_string(hide_password=False)
         try:
             with pytest.raises(CaptureMissing, match=r"lacks a right.*grant it SELECT"):
-                taken(plain, only_goods(), tmp_path)
+                extracted(plain, only_goods(), tmp_path)
             owner.execute(f"GRANT SELECT ON goods TO reader_{name}")
-            assert taken(plain, only_goods(), tmp_path).num_rows == 1
+            assert extracted(plain, only_goods(), tmp_path).num_rows == 1
         finally:
             owner.execute(f"DROP OWNED BY reader_{name}; DROP ROLE reader_{name}")
 

@@ -34,7 +34,7 @@ from pipelines.shared.errors import (
 from pipelines.shared.intervals import Interval, utc
 from pipelines.shared.run import Run
 from pipelines.shared.settings import Settings
-from tests.extract.cursor.cursor_shop import NUMBERED, TIMED, goods_table, mariadb, shop_with
+from tests.extract.cursor.cursor_shop import NUMBERED, TIMED, goods_table, shop_with
 from tests.extract.postgres_shop import DECLARED, database
 
 START = utc("2017-01-02")
@@ -108,12 +108,6 @@ class Goods:
         return moment if self.engine.dialect.name == "postgresql" else moment.replace(tzinfo=None)
 
 
-@pytest.fixture(scope="session")
-def mariadb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with mariadb(tmp_path_factory.mktemp("mariadb")) as url:
-        yield url
-
-
 @pytest.fixture(params=DATABASES)
 def goods(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Goods]:
     if request.param == "sqlite":
@@ -122,19 +116,16 @@ def goods(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Goods]:
         with database(request.getfixturevalue("postgres"), "SELECT 1") as url:
             yield Goods(url, tmp_path)
     else:
-        url = request.getfixturevalue("mariadb_url")
-        with sa.create_engine(url, poolclass=sa.NullPool).begin() as connection:
-            connection.exec_driver_sql("DROP TABLE IF EXISTS goods")
-        yield Goods(url, tmp_path)
+        yield Goods(request.getfixturevalue("mariadb_url"), tmp_path)
 
 
 def take(
     source: CursorSource, until: float = 1e6, after: Position | None = None, upto: Any = None
 ) -> tuple[pa.Table, Position]:
     before = START + timedelta(seconds=until)
-    with source.changes("goods", before, after, upto) as taken:
-        table = pa.Table.from_batches(list(taken.batches), taken.schema)
-    return table, json.loads(json.dumps(taken.position))
+    with source.changes("goods", before, after, upto) as batch:
+        table = pa.Table.from_batches(list(batch.batches), batch.schema)
+    return table, json.loads(json.dumps(batch.position))
 
 
 def news(changes: pa.Table) -> list[tuple[str, str]]:
@@ -355,7 +346,7 @@ def test_a_file_lost_from_the_former_folder_is_named(tmp_path: Path) -> None:
         take(goods.source(), after=position)
 
 
-def test_a_position_of_another_way_or_key_is_refused(goods: Goods) -> None:
+def test_a_position_of_another_capture_mode_or_key_is_refused(goods: Goods) -> None:
     with pytest.raises(CaptureMissing, match=r"goods comes from another capture mode.*go back"):
         take(goods.source(), after={"snapshot": "1:1:", "end": "2017-01-01", "log": "x"})
     _, position = take(goods.source())
@@ -427,13 +418,13 @@ def test_the_folded_changes_are_the_table(
         changes, position = take(source, until, position)
         for change in changes.to_pylist():
             key = (change["part"], change["sku"])
-            said = (change["note"], change["amount"])
+            values = (change["note"], change["amount"])
             assert change["_position"] > last
             last = change["_position"]
             assert change["_committed_at"] < START + timedelta(seconds=until)
             assert (change["_op"] == "insert") == (key not in live)
             live.pop(key, None)
             if change["_op"] != "delete":
-                live[key] = said
+                live[key] = values
     assert live == goods.rows()
     assert take(source, after=position)[0].num_rows == 0

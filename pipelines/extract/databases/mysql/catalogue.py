@@ -94,10 +94,10 @@ def drift(connection: Any, shop: Shop, table: str) -> list[str]:
             f"{schema}.{table} is declared, but the database has no such table; {hint}"
             f"mend `tables` or the source's `schema` in shops/{shop.shop}/shop.yaml"
         ]
-    found = compare(shop, table, columns_of(connection, schema, table), unfit)
+    drifts = compare(shop, table, columns_of(connection, schema, table), unfit)
     if engines[table] != _ENGINE:
-        found.append(
+        drifts.append(
             f"{schema}.{table} is kept by {engines[table]}, which has no transactions and so no "
             f"consistent snapshot; run `ALTER TABLE {schema}.{table} ENGINE = {_ENGINE}`"
         )
-    return found
+    return drifts

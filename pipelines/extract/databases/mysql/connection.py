@@ -54,8 +54,10 @@ def options(url: str, capture: str) -> dict[str, Any]:
             f"{where(url)} is not a MySQL or MariaDB database, but the shop declares "
             f"`capture: {capture}`; give the connection a URL that begins with mysql+pymysql://"
         )
-    _, given = address.set(drivername="mysql+pymysql").get_dialect()().create_connect_args(address)
-    return {**given, "charset": "utf8mb4", "connect_timeout": 10}
+    _, arguments = (
+        address.set(drivername="mysql+pymysql").get_dialect()().create_connect_args(address)
+    )
+    return {**arguments, "charset": "utf8mb4", "connect_timeout": 10}
 
 
 @contextmanager

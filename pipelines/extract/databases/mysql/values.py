@@ -18,7 +18,7 @@ from uuid import UUID
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.extract.databases import values
+from pipelines.extract.databases import values as any_values
 from pipelines.extract.databases.mysql.types import BYTES, TEXT
 from pipelines.extract.schema import SourceColumn
 from pipelines.shared.declaration import Table
@@ -50,32 +50,32 @@ def arrays(
     Raises:
         SchemaDrift: a value does not fit its declared type.
     """
-    return values.arrays(
+    return any_values.arrays(
         name, table, rows, key, lambda column, each, kind: _array(each, kind, columns[column])
     )
 
 
-def _array(given: Sequence[Any], kind: Any, column: SourceColumn) -> Any:
+def _array(values: Sequence[Any], kind: Any, column: SourceColumn) -> Any:
     source = column.type
     if source in ("uuid", *BYTES):
-        given = [None if each is None else _whole(each, column) for each in given]
+        values = [None if each is None else _whole(each, column) for each in values]
         if source == "uuid":
-            given = [None if each is None else str(UUID(bytes=each)) for each in given]
-        return pa.array(given, kind)
+            values = [None if each is None else str(UUID(bytes=each)) for each in values]
+        return pa.array(values, kind)
     if pa.types.is_boolean(kind):
-        return pa.array(given, pa.int64()).cast(pa.bool_())
+        return pa.array(values, pa.int64()).cast(pa.bool_())
     if pa.types.is_temporal(kind):
         # A zero date comes as None from the log and as text from a SELECT.
-        array = pa.array([None if isinstance(each, str) else each for each in given], kind)
+        array = pa.array([None if isinstance(each, str) else each for each in values], kind)
         if source == "timestamp":
             zero = pa.scalar(_EPOCH, kind)
             array = pc.if_else(pc.equal(array, zero), pa.scalar(None, kind), array)
         return array
     if pa.types.is_floating(kind) and source == "decimal":
-        return pa.array([None if each is None else float(each) for each in given], kind)
+        return pa.array([None if each is None else float(each) for each in values], kind)
     if pa.types.is_string(kind) and source not in TEXT:
-        return pa.array([_text(each) for each in given], kind)
-    return pa.array(given, kind)
+        return pa.array([_text(each) for each in values], kind)
+    return pa.array(values, kind)
 
 
 def _whole(value: Any, column: SourceColumn) -> bytes:

@@ -3,9 +3,9 @@
 The log numbers the changes of each table (see `sql`). A number is drawn before its
 transaction commits, so a position is not one number: it is the highest number seen, the numbers
 below it that were not (`open`, as ranges), and the transactions that were seen and left for the
-next interval (`held`). A change was taken if it was seen, committed before the position's end and
-not held; an extraction takes every other change committed before its own end. So it costs what
-changed, and the rest waits.
+next interval (`held`). A change was extracted if it was seen, committed before the position's end
+and not held; an extraction takes every other change committed before its own end. So its cost
+follows the change.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Session(Protocol):
         """From here on, see one state of the database."""
 
     def forget(self, shop: Shop, before: datetime) -> None:
-        """Let go of what is kept about transactions that ended before a time."""
+        """Delete what is kept about transactions that ended before a time."""
 
 
 Opened = Callable[[str], AbstractContextManager[Session]]
@@ -115,7 +115,7 @@ class LogSource:
         """See `ChangeSource.changes`.
 
         Raises:
-            CaptureMissing: `after` was given by another way of capturing.
+            CaptureMissing: `after` was given by another capture mode.
         """
         with self._open(self._url) as session:
             settled = not after or not after.get("open") or session.settled(self._shop)
@@ -159,7 +159,7 @@ class LogSource:
 def pending(
     url: str, shop: Shop, positions: Mapping[str, Position], opened: Opened
 ) -> dict[str, int]:
-    """How many committed changes of each table no extraction has taken yet.
+    """How many committed changes of each table were not extracted yet.
 
     Args:
         positions: the last position of each table that has one.
@@ -168,7 +168,7 @@ def pending(
         CaptureMissing: changes are not captured.
         SourceUnavailable: the database cannot be reached.
     """
-    found = {}
+    counts = {}
     with opened(url) as session:
         for table in shop.tables:
             if fault := session.fault(shop, table):
@@ -178,15 +178,15 @@ def pending(
             ((count,),) = session.rows(
                 f"SELECT count(*) FROM ({log.due(_EVER, after, None, [])}) AS d"
             )
-            found[table] = int(count)
-    return found
+            counts[table] = int(count)
+    return counts
 
 
 def prune(
     url: str, shop: Shop, positions: Mapping[str, Position], opened: Opened
 ) -> dict[str, int]:
-    """Let go of taken changes that a later one of the same row has overtaken; see `Mode.prune`."""
-    found = {}
+    """Delete extracted changes that a later one of the same row has overtaken; see `Mode.prune`."""
+    deleted = {}
     with opened(url) as session:
         for table, position in positions.items():
             if fault := session.fault(shop, table):
@@ -197,10 +197,10 @@ def prune(
             for start in range(0, len(places), PRUNED_AT_ONCE):
                 some = places[start : start + PRUNED_AT_ONCE]
                 session.rows(log.without([place for (place,) in some]))
-            found[table] = len(places)
+            deleted[table] = len(places)
         if positions.keys() >= shop.tables.keys():
             session.forget(shop, min(utc(each["end"]) for each in positions.values()))
-    return found
+    return deleted
 
 
 def check(url: str, shop: Shop, opened: Opened) -> list[str]:
@@ -233,13 +233,13 @@ def require_declared(session: Session, shop: Shop) -> None:
     Raises:
         SchemaDrift: one is not.
     """
-    found = (session.drift(shop, table) for table in sorted(shop.tables))
-    if faults := [fault for each in found for fault in each]:
-        raise SchemaDrift("; ".join(faults))
+    drifts = [each for table in sorted(shop.tables) for each in session.drift(shop, table)]
+    if drifts:
+        raise SchemaDrift("; ".join(drifts))
 
 
 def require_order(session: Session, log: LogTable, at: datetime | None) -> None:
-    """Make sure that rows are not taken as of a time before changes already captured.
+    """Make sure that rows are not captured as of a time before changes already captured.
 
     Raises:
         CaptureMissing: they would be.
@@ -249,8 +249,8 @@ def require_order(session: Session, log: LogTable, at: datetime | None) -> None:
         moment = EPOCH + timedelta(microseconds=last)
         raise CaptureMissing(
             f"{log.table} was captured until {moment.isoformat()} already, so its rows cannot be "
-            f"taken as of {at.isoformat()}; run `python -m pipelines capture remove` first to "
-            "begin anew"
+            f"captured as of {at.isoformat()}; run `python -m pipelines capture remove` first to "
+            "start afresh"
         )
 
 
@@ -268,18 +268,18 @@ def mismatch(table: str) -> str:
 
 
 def _log_of(session: Session, log: LogTable) -> str:
-    found = session.rows(
+    rows = session.rows(
         f"SELECT log FROM {housekeeping(log.shop, 'captures')} WHERE table_name = '{log.table}'"
     )
-    return str(found[0][0]) if found else ""
+    return str(rows[0][0]) if rows else ""
 
 
 def _known(after: Position | None, name: str, table: str) -> Position | None:
-    """The position, unless capture began anew: the new log begins with every row there is."""
+    """The position; None if capture was installed afresh, with every row there is as a change."""
     if after is not None and ("log" not in after or "high" not in after):
         raise CaptureMissing(
-            f"the last position of {table} comes from another way of capturing changes; go back "
-            "to it in shop.yaml, or begin anew with an empty lake and ledger"
+            f"the last position of {table} comes from another capture mode; go back to it in "
+            "shop.yaml, or start afresh with an empty lake and ledger"
         )
     return after if after is not None and after["log"] == name else None
 

@@ -122,11 +122,11 @@ class LogTable(LogNames, ABC):
     def near_key(self, left: str, right: str) -> str:
         """The same in a way that an index can look up."""
         key = map(quoted, self.declared.key)
-        found = " AND ".join(f"{left}.{name} = {right}.{name}" for name in key)
-        return f"{found} AND {self.same_key(left, right)}"
+        equal = " AND ".join(f"{left}.{name} = {right}.{name}" for name in key)
+        return f"{equal} AND {self.same_key(left, right)}"
 
     def same_row(self, left: str, right: str) -> str:
-        """Whether two rows are alike as far as they are stored."""
+        """Whether two rows are the same in their stored columns."""
         return " AND ".join(self.same(name, left, right) for name in self.stored)
 
     def stamp(self, row: str, clock: str, op: str) -> str:
@@ -172,42 +172,42 @@ class LogTable(LogNames, ABC):
     def due(
         self, before: int, after: Position | None, upto: Position | None, held: list[int]
     ) -> str:
-        """Places and transactions of the changes to take."""
+        """Places and transactions of the changes to extract."""
         wanted = f"{COMMITTED_AT} < {before:d}"
         if held:
             wanted += f" AND {TRANSACTION} NOT IN ({_listed(held)})"
         if upto is not None:
             wanted += f" AND {POSITION} <= {upto['high']:d} AND NOT ({_ranges(upto['open'])})"
-        pieces = [wanted] if after is None else list(_not_taken(wanted, after))
+        pieces = [wanted] if after is None else list(_not_extracted(wanted, after))
         return " UNION ALL ".join(
             f"SELECT {POSITION}, {TRANSACTION} FROM {self.changes} WHERE {piece}"
             for piece in pieces
         )
 
     def overtaken(self, position: Position) -> str:
-        """Places of the changes taken at a position that nothing needs any more.
+        """Places of the changes extracted at a position that nothing needs any more.
 
         The last change of each row that is there stays: by it capture catches up after it was off.
         """
         keys = ", ".join(map(quoted, self.declared.key))
         end, high = microseconds(utc(position["end"])), position["high"]
-        taken = (
+        extracted = (
             f"{COMMITTED_AT} < {end:d} AND {POSITION} <= {high:d} "
             f"AND NOT ({_ranges(position['open'])})"
         )
         if position["held"]:
-            taken += f" AND {TRANSACTION} NOT IN ({_listed(position['held'])})"
+            extracted += f" AND {TRANSACTION} NOT IN ({_listed(position['held'])})"
         return (
-            f"SELECT {POSITION} FROM (SELECT {POSITION}, {OP}, taken, "
+            f"SELECT {POSITION} FROM (SELECT {POSITION}, {OP}, extracted, "
             f"row_number() OVER (PARTITION BY {keys} ORDER BY {POSITION} DESC) AS age, "
-            f"min(taken) OVER (PARTITION BY {keys}) AS all_taken "
-            f"FROM (SELECT {POSITION}, {OP}, {keys}, CASE WHEN {taken} THEN 1 ELSE 0 END AS taken "
-            f"FROM {self.changes}) AS c) AS k "
-            f"WHERE taken = 1 AND (age > 1 OR ({OP} = '{DELETE}' AND all_taken = 1))"
+            f"min(extracted) OVER (PARTITION BY {keys}) AS all_extracted "
+            f"FROM (SELECT {POSITION}, {OP}, {keys}, CASE WHEN {extracted} THEN 1 ELSE 0 END "
+            f"AS extracted FROM {self.changes}) AS c) AS k "
+            f"WHERE extracted = 1 AND (age > 1 OR ({OP} = '{DELETE}' AND all_extracted = 1))"
         )
 
     def without(self, places: list[int]) -> str:
-        """Let go of some changes."""
+        """Delete some changes."""
         return f"DELETE FROM {self.changes} WHERE {POSITION} IN ({_listed(places)})"
 
     def gaps(self, low: int) -> str:
@@ -223,8 +223,8 @@ class LogTable(LogNames, ABC):
         return ", ".join(f"{row}.{quoted(name)}" for name in self.declared.key)
 
 
-def _not_taken(wanted: str, after: Position) -> Iterator[str]:
-    """What is wanted less what was taken, in parts that each have an index."""
+def _not_extracted(wanted: str, after: Position) -> Iterator[str]:
+    """What is wanted less what was extracted, in parts that each have an index."""
     end, high = microseconds(utc(after["end"])), after["high"]
     yield f"{wanted} AND {COMMITTED_AT} >= {end:d}"
     yield f"{wanted} AND {COMMITTED_AT} < {end:d} AND {POSITION} > {high:d}"

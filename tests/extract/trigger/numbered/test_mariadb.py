@@ -11,6 +11,8 @@ import pytest
 
 from pipelines import extract
 from pipelines.extract.modes import mode
+from pipelines.extract.trigger.numbered.mariadb.session import opened
+from pipelines.extract.trigger.numbered.sql import microseconds
 from pipelines.shared.errors import CaptureMissing
 from pipelines.shared.intervals import utc
 from tests.extract import mariadb_server
@@ -120,8 +122,8 @@ def test_truncate_is_noticed_and_caught_up_with(web: TriggerShop) -> None:
     assert any("articles was truncated" in each for each in extract.check(web.url, web.shop))
     assert web.install() == ["articles"]
     rows, _ = web.take("2101-01-01", position)
-    told = zip(rows["_op"].to_pylist(), rows["sku"].to_pylist(), strict=True)
-    assert list(told) == [("insert", "b"), ("insert", "c"), ("delete", "a")]
+    ops = zip(rows["_op"].to_pylist(), rows["sku"].to_pylist(), strict=True)
+    assert list(ops) == [("insert", "b"), ("insert", "c"), ("delete", "a")]
 
 
 def test_an_index_is_no_reason_to_stop(web: TriggerShop) -> None:
@@ -242,15 +244,15 @@ def test_values_arrive_exactly_from_a_session_in_another_zone(mariadb: MariadbSe
         web.run("INSERT INTO exact (id, day) VALUES (5, '0000-00-00')", db=db)
         web.run("UPDATE exact SET single = 1234567.875 WHERE single > 1", db=db)
         changes, _ = web.take(table="exact")
-    found = changes.select(list(COLUMNS)).to_pylist()
-    assert found[:3] == rows
-    assert found[3] == dict.fromkeys(COLUMNS) | {"id": 5}
-    assert found[4] == rows[0] | {"single": 1234567.875}
+    stored = changes.select(list(COLUMNS)).to_pylist()
+    assert stored[:3] == rows
+    assert stored[3] == dict.fromkeys(COLUMNS) | {"id": 5}
+    assert stored[4] == rows[0] | {"single": 1234567.875}
     assert changes["_committed_at"][0].as_py() == at
 
 
 def test_what_is_read_follows_the_change_not_the_history(web: TriggerShop) -> None:
-    """Law 11: the part that was taken already is not scanned again."""
+    """Law 11: the part that was extracted already is not scanned again."""
     db = web.connect()
     position: Any = None
     for week in range(10):
@@ -262,11 +264,6 @@ def test_what_is_read_follows_the_change_not_the_history(web: TriggerShop) -> No
     for week in range(9):
         rows, position = web.take(utc("2017-01-09") + dt.timedelta(weeks=week), position)
         assert rows.num_rows == 1000
-    web.stamp(db, None)
-    web.run("FLUSH STATUS", db=db)
-    from pipelines.extract.trigger.numbered.mariadb.session import opened
-    from pipelines.extract.trigger.numbered.sql import microseconds
-
     with opened(web.url) as session:
         log = session.log(web.shop, "articles")
         due = log.due(microseconds(utc("2017-03-13")), position, None, [])

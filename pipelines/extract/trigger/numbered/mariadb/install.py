@@ -30,14 +30,14 @@ LOCK_TIMEOUT_S = 30
 def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
     """Capture the changes of every declared table, beginning with the rows it holds.
 
-    While the rows are taken, the tables can be read and not written to: no row is lost or doubled
+    While the rows are copied, the tables can be read and not written to: no row is lost or doubled
     between them and the first change. A table that is captured as declared is left alone; one
     whose capture was damaged catches up.
 
     Args:
         url: SQLAlchemy URL of the shop's database.
         shop: its declaration.
-        at: commit time of the rows found; default: the server's clock.
+        at: commit time of the rows present; default: the server's clock.
 
     Returns:
         The tables newly or again captured.
@@ -76,7 +76,7 @@ def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
 
 
 def remove(url: str, shop: Shop) -> None:
-    """Take every trigger and captured change out of the shop's database again.
+    """Remove every trigger and captured change from the shop's database.
 
     Raises:
         SourceUnavailable: the server does not answer, or a table stayed busy.
@@ -93,8 +93,8 @@ def remove(url: str, shop: Shop) -> None:
 def _captured(session: MariadbSession, shop: Shop) -> set[str]:
     if f"{prefix(shop)}captures" not in session.tables(shop):
         return set()
-    found = session.rows(f"SELECT table_name FROM {housekeeping(shop, 'captures')}")
-    return {str(name) for (name,) in found}
+    rows = session.rows(f"SELECT table_name FROM {housekeeping(shop, 'captures')}")
+    return {str(name) for (name,) in rows}
 
 
 def _forget(session: MariadbSession, shop: Shop, table: str) -> None:
@@ -113,8 +113,7 @@ def _drop(session: MariadbSession, names: LogNames) -> None:
 def _prepare(session: MariadbSession, log: MariadbTable, at: datetime | None) -> None:
     """Table of changes and triggers; DDL cannot be rolled back, but nobody reads them yet."""
     session.rows(log.create_changes())
-    found = session.kinds(log.shop, log.changes.strip("`"))
-    if step := log.fit_columns(found):
+    if step := log.fit_columns(session.kinds(log.shop, log.changes.strip("`"))):
         session.rows(step)
     require_order(session, log, at)
     for event, statement in zip(EVENTS, log.create_triggers(), strict=True):
@@ -125,7 +124,7 @@ def _prepare(session: MariadbSession, log: MariadbTable, at: datetime | None) ->
 def _fill(
     session: MariadbSession, due: list[MariadbTable], captured: set[str], at: datetime | None
 ) -> None:
-    """Write the rows found, or what was missed, while nobody else writes."""
+    """Write the rows present, or what was missed, while nobody else writes."""
     shop = due[0].shop
     clock = microseconds(at or session.now(shop))
     kept = [housekeeping(shop, name) for name in ("captures", "faults")]
@@ -139,7 +138,7 @@ def _fill(
     session.rows(f"LOCK TABLES {', '.join(locks)}")
     for log, identity in stamps:
         if log.table not in captured:
-            # Triggers wrote these before the lock; the rows found hold them already.
+            # Triggers wrote these before the lock; the rows present hold them already.
             session.rows(f"DELETE FROM {log.changes}")
         session.rows("SET @freshrank_tx = UUID_SHORT() & 9223372036854775807")
         for statement in log.catch_up(clock, "@freshrank_tx"):

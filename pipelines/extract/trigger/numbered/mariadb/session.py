@@ -77,16 +77,16 @@ class MariadbSession:
 
     def kinds(self, shop: Shop, table: str) -> dict[str, tuple[Any, ...]]:
         """The types of a table's columns."""
-        found = self.rows(_KINDS, (shop.source.schema_name, table))
-        return {str(name): tuple(kind) for name, *kind in found}
+        rows = self.rows(_KINDS, (shop.source.schema_name, table))
+        return {str(name): tuple(kind) for name, *kind in rows}
 
     def selected(self, log: LogTable) -> str:
         """The stored columns; a FLOAT whole."""
-        return values.selected(log.declared, self._found(log))
+        return values.selected(log.declared, self._columns_of(log))
 
     def arrays(self, log: LogTable, rows: list[tuple[Any, ...]], key: bytes) -> list[Any]:
         """Stored columns as Arrow arrays."""
-        return values.arrays(log.table, log.declared, self._found(log), rows, key)
+        return values.arrays(log.table, log.declared, self._columns_of(log), rows, key)
 
     def fault(self, shop: Shop, table: str) -> str:
         """Why a table's changes are not, or not all, captured; empty where they are."""
@@ -131,9 +131,9 @@ class MariadbSession:
 
     def unfit(self, shop: Shop, table: str) -> str:
         """Why triggers cannot see every change of a table; empty where they can."""
-        found = self.rows(_CASCADES, (shop.source.schema_name, table))
-        if found:
-            name, parent = found[0]
+        cascades = self.rows(_CASCADES, (shop.source.schema_name, table))
+        if cascades:
+            name, parent = cascades[0]
             return (
                 f"{table}: the foreign key {name} changes its rows when {parent} changes, and no "
                 "trigger sees that; declare the key without CASCADE and SET NULL and let the "
@@ -174,12 +174,12 @@ class MariadbSession:
         """Transactions that began before a time and went on after it."""
         if log.declared.commit_time is not None:
             return []
-        found = self.rows(
+        rows = self.rows(
             f"SELECT DISTINCT d.{TRANSACTION} FROM ({due}) AS d "
             f"JOIN {housekeeping(log.shop, 'spans')} AS s "
             f"ON s.tx = d.{TRANSACTION} AND s.at >= {before:d} ORDER BY 1"
         )
-        return [int(number) for (number,) in found]
+        return [int(number) for (number,) in rows]
 
     def begin(self) -> None:
         """One consistent snapshot."""
@@ -209,7 +209,7 @@ class MariadbSession:
         )
         return int(count)
 
-    def _found(self, log: LogTable) -> Any:
+    def _columns_of(self, log: LogTable) -> Any:
         if log.table not in self._columns:
             self._columns[log.table] = catalogue.columns_of(
                 self._connection, log.shop.source.schema_name, log.changes.strip("`")

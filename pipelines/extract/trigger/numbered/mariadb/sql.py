@@ -5,9 +5,9 @@ InnoDB has no function that names a transaction or tells which are open. Two thi
 - Each writer holds one of 16 rows of `gates` locked in share mode until its transaction ends,
   and takes it before it draws a number. A gate that can be locked for an instant, without waiting,
   has no open writer; once each was seen free, the numbers missing before are dead.
-- A session's transaction is told from its next by the last GTID that the session committed
-  (MySQL: by the transaction's event). Its later statements are noted in `spans`, so that one
-  which goes on beyond an interval's end waits for the next interval, whole.
+- The last GTID that a session committed tells its transaction from its next one (MySQL: the
+  transaction's event). Later statements are noted in `spans`, so that a transaction which goes on
+  beyond an interval's end waits for the next interval, whole.
 
 Should a change not be capturable (say, a declared column was dropped), the shop's write goes on and
 the failure is noted in `faults`: extraction then stops until capture is installed again.
@@ -72,7 +72,7 @@ class MariadbTable(LogTable):
         return f"TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {value})"
 
     def create_changes(self) -> str:
-        """Make the table of changes, its columns typed as the table's own."""
+        """Create the table of changes, its columns typed as the table's own."""
         return (
             f"CREATE TABLE IF NOT EXISTS {self.changes} ("
             f"{POSITION} bigint AUTO_INCREMENT PRIMARY KEY, {TRANSACTION} bigint NOT NULL, "
@@ -81,21 +81,21 @@ class MariadbTable(LogTable):
             f"KEY ({COMMITTED_AT}), KEY ({TRANSACTION}, {COMMITTED_AT})) ENGINE = InnoDB"
         )
 
-    def fit_columns(self, found: Mapping[str, tuple[Any, ...]]) -> str:
+    def fit_columns(self, present: Mapping[str, tuple[Any, ...]]) -> str:
         """Give the table of changes the columns that are stored now, and no other."""
         steps = [
             f"DROP COLUMN {quoted(name)}"
-            for name in found
+            for name in present
             if name not in {*CHANGE_COLUMNS, *self.stored}
         ]
         for name in self.stored:
-            if found.get(name) != self.kinds[name]:
-                what = "MODIFY" if name in found else "ADD"
+            if present.get(name) != self.kinds[name]:
+                what = "MODIFY" if name in present else "ADD"
                 steps.append(f"{what} COLUMN {self._column(name)}")
         return f"ALTER TABLE {self.changes} {', '.join(steps)}" if steps else ""
 
     def create_triggers(self) -> list[str]:
-        """Make the three triggers."""
+        """Create the three triggers."""
         # MariaDB fires for a row that UPDATE IGNORE left as it was, too.
         left = f"EXISTS (SELECT 1 FROM {self.source} AS s WHERE {self.near_key('s', 'OLD')}"
         updated = (

@@ -23,13 +23,13 @@ from pipelines.shared.errors import CaptureMissing
 def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
     """Capture the changes of every declared table, beginning with the rows it holds.
 
-    One transaction, so that nobody writes meanwhile and nothing half-made stays. A table that is
-    captured as declared is left alone; one whose capture was damaged catches up.
+    One transaction, so that nobody writes meanwhile and nothing is left half installed. A table
+    that is captured as declared is left alone; one whose capture was damaged catches up.
 
     Args:
         url: SQLAlchemy URL of the shop's database.
         shop: its declaration.
-        at: commit time of the rows found; default: the shop's clock.
+        at: commit time of the rows present; default: the shop's clock.
 
     Returns:
         The tables newly or again captured.
@@ -56,7 +56,7 @@ def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
 
 
 def remove(url: str, shop: Shop) -> None:
-    """Take every trigger and captured change out of the shop's database again.
+    """Remove every trigger and captured change from the shop's database.
 
     Raises:
         SourceUnavailable: the file cannot be read, or stayed locked.
@@ -94,10 +94,10 @@ def _capture(
 def _fit_columns(session: SqliteSession, log: SqliteTable) -> None:
     """Give the table of changes the columns that are stored now; SQLite rewrites it for that."""
     changes = log.changes.strip("`")
-    found = [name for (name,) in session.rows("SELECT name FROM pragma_table_info(?)", (changes,))]
-    if found[len(CHANGE_COLUMNS) :] == log.stored:
+    names = [name for (name,) in session.rows("SELECT name FROM pragma_table_info(?)", (changes,))]
+    if names[len(CHANGE_COLUMNS) :] == log.stored:
         return
-    kept = ", ".join(quoted(n) for n in found if n in {*CHANGE_COLUMNS, *log.stored})
+    kept = ", ".join(quoted(n) for n in names if n in {*CHANGE_COLUMNS, *log.stored})
     old = quoted(f"{changes}_old")
     session.rows(f"ALTER TABLE {log.changes} RENAME TO {old}")
     session.rows(f"DROP INDEX {quoted(f'{changes}_at')}")
@@ -110,8 +110,8 @@ def _fit_columns(session: SqliteSession, log: SqliteTable) -> None:
 def _captured(session: SqliteSession, shop: Shop) -> set[str]:
     if not session.rows("SELECT 1 FROM sqlite_master WHERE name = ?", (f"{prefix(shop)}captures",)):
         return set()
-    found = session.rows(f"SELECT table_name FROM {housekeeping(shop, 'captures')}")
-    return {name for (name,) in found}
+    rows = session.rows(f"SELECT table_name FROM {housekeeping(shop, 'captures')}")
+    return {name for (name,) in rows}
 
 
 def _drop(session: SqliteSession, shop: Shop, table: str) -> None:

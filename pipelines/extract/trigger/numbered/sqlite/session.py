@@ -47,12 +47,12 @@ class SqliteSession:
     def log(self, shop: Shop, table: str) -> SqliteTable:
         """Names and SQL for a table, by the unique indexes that it has."""
         info = self.rows("SELECT name, pk FROM pragma_table_info(?) ORDER BY pk", (table,))
-        found = {tuple(name for name, pk in info if pk), tuple(shop.tables[table].key)}
+        uniques = {tuple(name for name, pk in info if pk), tuple(shop.tables[table].key)}
         unique = 'SELECT name FROM pragma_index_list(?) WHERE "unique"'
         for (index,) in self.rows(unique, (table,)):
             named = self.rows("SELECT name FROM pragma_index_info(?)", (index,))
-            found.add(tuple(name for (name,) in named))
-        return SqliteTable(shop, table, tuple(sorted(found - {()}, key=str)))
+            uniques.add(tuple(name for (name,) in named))
+        return SqliteTable(shop, table, tuple(sorted(uniques - {()}, key=str)))
 
     def selected(self, log: LogTable) -> str:
         """The stored columns, as they are."""

@@ -2,7 +2,7 @@
 
 SQLite has one writer at a time: the order of the numbers is the order of the commits, and no number
 is missing. REPLACE removes rows without their delete triggers, unless the writer has switched on
-`recursive_triggers`. So before an insert or update, the rows that it would push out are noted in
+`recursive_triggers`. So before an insert or update, the rows that it would replace are noted in
 `freshrank_<shop>_replaced_<table>`; after it, those that are gone are deletes.
 
 The log keeps values as they are, without a type of its own, so that writing a change does not fail
@@ -67,7 +67,7 @@ class SqliteTable(LogTable):
 
     @property
     def replaced(self) -> str:
-        """Rows that the statement at work may push out."""
+        """Rows that the running statement may replace."""
         return quoted(f"{prefix(self.shop)}replaced_{self.table}")
 
     @property
@@ -76,7 +76,7 @@ class SqliteTable(LogTable):
         return f"coalesce((SELECT max(at) FROM {housekeeping(self.shop, 'clock')}), {NOW})"
 
     def create_changes(self) -> list[str]:
-        """Make the table of changes, with the index that bounds what an extraction reads."""
+        """Create the table of changes, with the index that bounds what an extraction reads."""
         index = quoted(f"{prefix(self.shop)}changes_{self.table}_at")
         return [
             f"CREATE TABLE IF NOT EXISTS {self.changes} ("
@@ -86,7 +86,7 @@ class SqliteTable(LogTable):
         ]
 
     def create_triggers(self) -> list[str]:
-        """Make the triggers, and the table of rows that a REPLACE may push out."""
+        """Create the triggers, and the table of rows that a REPLACE may remove."""
         clear = f"DELETE FROM {self.replaced};"
         clash = (
             " OR ".join(
