@@ -16,11 +16,11 @@ def families(
     ] = False,
 ) -> None:
     """Show every feature of the shop by family."""
-    from pipelines.inspect import explain, feature_tables
+    from pipelines.inspect import feature_dictionary, feature_tables
 
     declared = installation_of(shop).shop
     if markdown:
-        typer.echo(explain.dictionary(declared), nl=False)
+        typer.echo(feature_dictionary.dictionary(declared), nl=False)
         return
     screen.print(*feature_tables.families(declared), sep="\n")
 
@@ -30,9 +30,9 @@ def describe(
     shop: ShopName = None,
 ) -> None:
     """Show a feature's meaning, grain, unit, type, idea and the counters it reads."""
-    from pipelines.inspect import explain, feature_tables
+    from pipelines.inspect import feature_dictionary, feature_tables
 
-    feature = explain.feature(installation_of(shop).shop, name)
+    feature = feature_dictionary.feature(installation_of(shop).shop, name)
     screen.print(feature_tables.description(feature))
 
 

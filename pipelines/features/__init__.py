@@ -3,6 +3,6 @@
 `run` takes steps; `serve` gives every shopper's candidates their features with the same code.
 """
 
-from pipelines.features.stage import Built, Served, run, serve, vocabulary
+from pipelines.features.stage import Built, Served, run, serve
 
-__all__ = ["Built", "Served", "run", "serve", "vocabulary"]
+__all__ = ["Built", "Served", "run", "serve"]

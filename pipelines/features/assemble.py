@@ -15,7 +15,7 @@ from pipelines.features.counters import Counters
 from pipelines.features.engines.base import Engine, Table, Value, attach_all
 from pipelines.features.exposure import Exposure
 from pipelines.features.latent import latent_schedule
-from pipelines.features.latent.factors import Factors
+from pipelines.features.latent.als import Factors
 from pipelines.features.moment import DAY, AsOf, micros
 from pipelines.features.state import codes, entities, events, storage
 from pipelines.features.state.storage import Layout
@@ -50,9 +50,9 @@ def know(run: Run, engine: Engine, layout: Layout, as_of: AsOf) -> Known:
     counted = counters.count(engine, events.lines(stood, layout.shop), described, layout, as_of)
     return Known(
         counted,
-        engine.keep(entities.segments(periods, layout)),
+        engine.materialize(entities.segments(periods, layout)),
         exposure.count(run, engine, layout, counted),
-        latent_schedule.factors(run, engine, layout, counted),
+        latent_schedule.known_factors(run, engine, layout, counted),
     )
 
 
@@ -90,8 +90,8 @@ def build(
     engine: Engine, shown: Table, keys: tuple[str, ...], pairs: Table, known: Known,
     proposed: Proposals, layout: Layout,
 ) -> Table:  # fmt: skip
-    """Features of candidates. What a shopper and an item make out is worked out once for both,
-    however many groups they meet in.
+    """Features of candidates. What depends on shopper and item alone is computed once a pair,
+    however many groups it is in.
 
     Args:
         shown: what `pairs` meet by `keys`: groups by shopper, or the lists' rows by shopper and
@@ -101,16 +101,16 @@ def build(
     Returns:
         The columns of `shown`, item_id, and one column for each feature of the catalogue.
     """
-    wide = _described(engine, pairs, known, proposed, layout)
+    described = _described(engine, pairs, known, proposed, layout)
     features = catalogue.catalogue(layout)
     moving = {f"period_{name}" for name in layout.period_attributes} | set(_OF_GROUP)
-    needs = {feature.name: _fields(feature, wide, moving) for feature in features}
+    needs = {feature.name: _fields(feature, described, moving) for feature in features}
     later = [feature for feature in features if needs[feature.name] & moving]
     raw = sorted(set().union(*(needs[feature.name] for feature in later)) - moving)
-    settled = engine.keep(
-        wide.select(
+    settled = engine.materialize(
+        described.select(
             *PAIR, *raw,
-            **{f.name: _typed(f, f.expression(wide)) for f in features if f not in later},
+            **{f.name: _typed(f, f.expression(described)) for f in features if f not in later},
         )
     )  # fmt: skip
     met = _in_segment(settled.inner_join(shown, list(keys)), known.segments, layout)
@@ -120,7 +120,7 @@ def build(
     )
 
 
-def wide(
+def joined(
     engine: Engine, shown: Table, keys: tuple[str, ...], pairs: Table, known: Known,
     proposed: Proposals, layout: Layout,
 ) -> Table:  # fmt: skip
@@ -129,11 +129,11 @@ def wide(
     return _in_segment(met, known.segments, layout)
 
 
-def _fields(feature: Feature, wide: Table, moving: set[str]) -> set[str]:
+def _fields(feature: Feature, described: Table, moving: set[str]) -> set[str]:
     """The columns that a feature reads."""
-    types = dict(wide.schema().items())
+    types = dict(described.schema().items())
     types |= {name: "int64" if name in _OF_GROUP else "float64" for name in moving}
-    expression = feature.expression(ibis.table(types, name="wide"))
+    expression = feature.expression(ibis.table(types, name="joined"))
     return {field.name for field in expression.op().find(operations.Field)}
 
 
@@ -152,7 +152,7 @@ def _described(
         [
             (proposed.pairs, PAIR),
             (count.pairs, PAIR),
-            *([(proposed.together, PAIR)] if proposed.together is not None else []),
+            *([(proposed.copurchase, PAIR)] if proposed.copurchase is not None else []),
             (count.items, (columns.ITEM,)),
             (count.shoppers, (columns.SHOPPER,)),
             (count.categories, (columns.SHOPPER, "item_category")),

@@ -5,8 +5,8 @@
 | repurchase | what the shopper bought in the window |
 | popularity | what most shoppers bought in the last 28 days |
 | category | the top items of the shopper's most frequent categories |
-| copurchase | what is bought together with the shopper's recent items |
-| latent | the nearest items by latent factors (`latent.py`) |
+| copurchase | what is bought with the shopper's recent items |
+| latent | the nearest items by latent factors (`latent/`) |
 | promoted | what is promoted now, most bought first |
 | novel | what is promoted now or was listed in the last 28 days, and nobody bought in the window, \
 of the shopper's most frequent categories |
@@ -23,7 +23,7 @@ from typing import Final
 
 import ibis
 
-from pipelines.features import copurchase as together
+from pipelines.features import copurchase
 from pipelines.features.counters import MILLION, MONTH_DAYS, Counters
 from pipelines.features.engines.base import Engine, Table, Value, attach, attach_all, place
 from pipelines.features.moment import micros
@@ -50,7 +50,7 @@ class Proposals:
 
     pairs: Table
     """shopper × item: `sources` (a bit a source), `prior`, `prior_rank` (from 1)."""
-    together: Table | None
+    copurchase: Table | None
     """shopper × item: `co_sum`, `co_max`, in millionths, also beyond the proposals; None where
     neither a feature nor a source asks for it."""
 
@@ -79,36 +79,38 @@ def propose(
         promoted: item_id of what is promoted now.
         most: items a shopper; None for all that any source proposes.
     """
-    own = engine.keep(counters.pairs.semi_join(shoppers, SHOPPER))
+    own = engine.materialize(counters.pairs.semi_join(shoppers, SHOPPER))
     favourites = _favourites(counters, shoppers)
     kept = NOVEL_PLACES if most is None else min(NOVEL_PLACES, most // 20)
-    found = {
+    by_source = {
         "repurchase": own,
         "popularity": shoppers.cross_join(_most_bought(counters.items, POPULAR_ITEMS)),
         "category": favourites.inner_join(_category_tops(counters.items), "item_category"),
         "novel": _novel(counters, favourites, promoted, kept),
     }
-    beside = None
+    copurchased = None
     if "copurchase" in (*declared.sources, *declared.families):
-        near = engine.keep(together.neighbours(engine, counters))
-        beside = engine.keep(together.scores(near, own))
-        found["copurchase"] = beside.filter(beside.co_rank < COPURCHASED)
+        similar = engine.materialize(copurchase.neighbours(engine, counters))
+        copurchased = engine.materialize(copurchase.scores(similar, own))
+        by_source["copurchase"] = copurchased.filter(copurchased.co_rank < COPURCHASED)
     if latent is not None:
-        found["latent"] = latent.semi_join(shoppers, SHOPPER)
+        by_source["latent"] = latent.semi_join(shoppers, SHOPPER)
     if promoted is not None:
         sold = counters.items.semi_join(promoted, ITEM)
-        found["promoted"] = shoppers.cross_join(_most_bought(sold, PROMOTED_ITEMS))
+        by_source["promoted"] = shoppers.cross_join(_most_bought(sold, PROMOTED_ITEMS))
     marked = [
-        found[name].select(SHOPPER, ITEM, source=ibis.literal(1 << place, "int32"))
+        by_source[name].select(SHOPPER, ITEM, source=ibis.literal(1 << place, "int32"))
         for place, name in enumerate(SOURCES)
-        if name in declared.sources and name in found
+        if name in declared.sources and name in by_source
     ]
     stacked = reduce(ibis.union, marked)
     merged = stacked.group_by([SHOPPER, ITEM]).agg(sources=stacked.source.sum().cast("int32"))
     ranked = _ranked(merged, own, counters, latent)
     if most is not None:
         ranked = _cut(ranked, most)
-    return Proposals(engine.keep(ranked), None if beside is None else beside.drop("co_rank"))
+    return Proposals(
+        engine.materialize(ranked), None if copurchased is None else copurchased.drop("co_rank")
+    )
 
 
 def _cut(ranked: Table, most: int) -> Table:
@@ -123,7 +125,7 @@ def _cut(ranked: Table, most: int) -> Table:
 def _ranked(merged: Table, own: Table, counters: Counters, latent: Table | None) -> Table:
     """Order a shopper's proposals by a simple prior.
 
-    prior = √(faded orders of the item · (0.3 + its repeat rate)) + 2 p + ½ √(10 · share of the
+    prior = √(decayed orders of the item · (0.3 + its repeat rate)) + 2 p + ½ √(10 · share of the
     shopper's orders that hold its category · p) + 0.4 · latent score, where p is the share of the
     last 28 days' shoppers who bought the item. Chosen among some fifty such sums by candidate
     recall at 300 on the bundled year; neither a logistic regression nor a boosted model of all
@@ -136,7 +138,7 @@ def _ranked(merged: Table, own: Table, counters: Counters, latent: Table | None)
         merged,
         [
             (items, (ITEM,)),
-            (own.select(SHOPPER, ITEM, "si_faded_millionth"), (SHOPPER, ITEM)),
+            (own.select(SHOPPER, ITEM, "si_decayed_millionth"), (SHOPPER, ITEM)),
             (counters.shoppers.select(SHOPPER, "sh_orders_182d"), (SHOPPER,)),
             (
                 counters.categories.select(SHOPPER, "item_category", "sc_orders"),
@@ -150,7 +152,7 @@ def _ranked(merged: Table, own: Table, counters: Counters, latent: Table | None)
         near = 0.4 * rows.latent_score.fill_null(0.0)
     popular = rows.it_shoppers_28d.fill_null(0) / rows.all_shoppers_28d.clip(lower=1)
     repeat_rate = (rows.it_repeaters / rows.it_shoppers).fill_null(0)
-    own_orders = rows.si_faded_millionth.fill_null(0) / MILLION * (0.3 + repeat_rate)
+    own_orders = rows.si_decayed_millionth.fill_null(0) / MILLION * (0.3 + repeat_rate)
     of_category = 10 * (rows.sc_orders / rows.sh_orders_182d).fill_null(0) * popular
     scored = rows.select(
         SHOPPER,

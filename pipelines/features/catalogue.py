@@ -1,6 +1,6 @@
 """Every feature in one place: name, family, grain, unit, meaning and expression.
 
-An expression reads one wide row: a candidate of a group with the counters of its item, shopper,
+An expression reads one joined row: a candidate of a group with the counters of its item, shopper,
 pair, category and attributes (`counters.py`), its proposal (`candidates.py`) and the group's
 time. Ratios, recencies and ranks rather than totals: totals grow with the shop, and a model that
 leans on them ages.
@@ -20,6 +20,7 @@ from pipelines.features.candidates import SOURCES, from_source
 from pipelines.features.counters import MILLION, attributes
 from pipelines.features.engines.base import Table, Value
 from pipelines.features.moment import DAY
+from pipelines.features.state import codes
 from pipelines.features.state.storage import Layout
 from pipelines.shared.declaration import CandidateSource, Family
 from pipelines.shared.errors import DeclarationError
@@ -72,30 +73,29 @@ def catalogue(layout: Layout) -> tuple[Feature, ...]:
         DeclarationError: a declared attribute's name makes two features of one name.
     """
     item, declared = layout.shop.item, layout.shop.features
-    coded = ("item_category", *(f"item_{name}" for name in item.attributes))
     logged = layout.shop.surface.impressions is not None
     every = (
         *_PAIR, *_CATEGORY,
         *(feature for name in attributes(layout) for feature in _affinities(name)),
         *_ITEM, *(_PRICES if item.price else ()),
         *(_period(name) for name in layout.period_attributes),
-        *_SHOPPER, *_TOGETHER, *(_EXPOSURE if logged else ()), *_LATENT,
+        *_SHOPPER, *_COPURCHASE, *(_EXPOSURE if logged else ()), *_LATENT,
         *(_source(name) for name in SOURCES if name in declared.sources), *_PRIOR,
-        *_CONTEXT, *(_code(name) for name in coded),
+        *_CONTEXT, *(_code(name) for name in codes.features(layout)),
     )  # fmt: skip
-    found = tuple(feature for feature in every if feature.family in declared.families)
-    names = [feature.name for feature in found]
+    features = tuple(feature for feature in every if feature.family in declared.families)
+    names = [feature.name for feature in features]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise DeclarationError(
             f"shop {layout.shop.shop}: a declared attribute makes a second feature named "
             f"{', '.join(twice)}; rename the attribute under item.attributes in shop.yaml"
         )
-    return found
+    return features
 
 
-def types(features: tuple[Feature, ...]) -> dict[str, pa.DataType]:
-    """Column name → Arrow type."""
-    return {feature.name: feature.type for feature in features}
+def types(layout: Layout) -> dict[str, pa.DataType]:
+    """Feature → Arrow type."""
+    return {feature.name: feature.type for feature in catalogue(layout)}
 
 
 def ratio(part: Value, whole: Value) -> Value:
@@ -130,7 +130,7 @@ _PAIR = (
     Feature(
         "pair_orders_faded", "pair", "shopper × item", "orders",
         "orders with the item; one of 42 days ago counts half",
-        lambda row: row.si_faded_millionth.fill_null(0) / MILLION,
+        lambda row: row.si_decayed_millionth.fill_null(0) / MILLION,
     ),
     Feature(
         "pair_share", "pair", "shopper × item", "share",
@@ -166,8 +166,8 @@ _PAIR = (
     ),
     Feature(
         "pair_faded_share", "pair", "shopper × item", "share",
-        "the item's part of all the shopper's faded orders",
-        lambda row: ratio(row.si_faded_millionth.fill_null(0), row.sh_faded_millionth),
+        "the item's part of all the shopper's decayed orders",
+        lambda row: ratio(row.si_decayed_millionth.fill_null(0), row.sh_decayed_millionth),
     ),
     Feature(
         "pair_quantity", "pair", "shopper × item", "pieces",
@@ -249,7 +249,7 @@ _ITEM = (
     Feature(
         "item_faded_share", "item", "item", "share of 1000 lines",
         "the item's lines among 1000 lines of 182 days; one of 42 days ago counts half",
-        lambda row: ratio(1000 * row.it_faded_millionth.fill_null(0), row.all_faded_millionth),
+        lambda row: ratio(1000 * row.it_decayed_millionth.fill_null(0), row.all_decayed_millionth),
     ),
     Feature(
         "item_novelty_days", "item", "item", "days",
@@ -341,15 +341,15 @@ _SHOPPER = (
     ),
 )  # fmt: skip
 
-_TOGETHER = (
+_COPURCHASE = (
     Feature(
-        "copurchase_sum", "copurchase", "shopper × item", "likeness",
-        "summed cosine likeness of the item to the shopper's recent items",
+        "copurchase_sum", "copurchase", "shopper × item", "similarity",
+        "summed cosine similarity of the item to the shopper's recent items",
         lambda row: row.co_sum.fill_null(0) / MILLION,
     ),
     Feature(
-        "copurchase_max", "copurchase", "shopper × item", "likeness",
-        "largest cosine likeness of the item to one of the shopper's recent items",
+        "copurchase_max", "copurchase", "shopper × item", "similarity",
+        "largest cosine similarity of the item to one of the shopper's recent items",
         lambda row: row.co_max.fill_null(0) / MILLION,
     ),
 )  # fmt: skip

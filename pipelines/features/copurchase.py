@@ -1,6 +1,7 @@
-"""What is bought together: each item's likest items, and what they say of a shopper's.
+"""Copurchase: the items most similar to each item by what is bought with it, and what they say of
+a shopper's candidates.
 
-The likeness of two items is the cosine of their session vectors, c(a,b) / √(n(a) n(b))
+The similarity of two items is the cosine of their session vectors, c(a,b) / √(n(a) n(b))
 (Sarwar et al. 2001).
 """
 
@@ -18,7 +19,7 @@ DAYS: Final = 56
 LEAST: Final = 3
 """Sessions that must hold both items."""
 MOST_ITEMS: Final = 100
-"""A session with more items says little about which belong together, and costs their square."""
+"""A session with more items says little about which are alike, and costs their square."""
 NEIGHBOURS: Final = 20
 RECENT_ITEMS: Final = 40
 
@@ -26,24 +27,26 @@ _MANY: Final = 1 << 31
 
 
 def neighbours(engine: Engine, counters: Counters) -> Table:
-    """Each item's likest items: `beside`, `item_id`, `likeness` in millionths."""
+    """The most similar items of each item `beside`: `item_id`, `similarity` in millionths."""
     lines = counters.lines
-    lately = engine.keep(lines.filter(recent(lines, counters.as_of, DAYS)).select("session", ITEM))
+    lately = engine.materialize(
+        lines.filter(recent(lines, counters.as_of, DAYS)).select("session", ITEM)
+    )
     held = lately.group_by(ITEM).agg(held=lately.count())
     frequent = held.filter(held.held >= LEAST)
-    frequent = engine.keep(
+    frequent = engine.materialize(
         frequent.mutate(code=ibis.row_number().over(ibis.window(order_by=ITEM)).cast("int64"))
     )
     size = lately.group_by("session").agg(size=lately.count())
     numbered = size.filter(size["size"] <= MOST_ITEMS).select("session")
     numbered = numbered.mutate(basket=ibis.row_number().over(ibis.window(order_by="session")))
-    baskets = engine.keep(
+    baskets = engine.materialize(
         lately.inner_join(frequent, ITEM).inner_join(numbered, "session").select("basket", "code")
     )
-    both = engine.keep(_both(baskets))
-    likes = _named(both, frequent)
-    likes = likes.mutate(_place=place(likes, "likeness", "beside"))
-    return likes.filter(likes._place < NEIGHBOURS).select("beside", ITEM, "likeness")
+    both = engine.materialize(_both(baskets))
+    similar = _named(both, frequent)
+    similar = similar.mutate(_place=place(similar, "similarity", "beside"))
+    return similar.filter(similar._place < NEIGHBOURS).select("beside", ITEM, "similarity")
 
 
 def _both(baskets: Table) -> Table:
@@ -61,19 +64,19 @@ def _both(baskets: Table) -> Table:
 
 
 def _named(both: Table, frequent: Table) -> Table:
-    """Pairs of codes as items, both ways round, with their likeness."""
+    """Pairs of codes as items, both ways round, with their similarity."""
     turned = both.union(both.select(one=both.two, two=both.one, both=both.both))
     first = frequent.select(one=frequent.code, beside=frequent[ITEM], held_one=frequent.held)
     second = frequent.select(two=frequent.code, item_id=frequent[ITEM], held_two=frequent.held)
     pairs = turned.inner_join(first, "one").inner_join(second, "two")
     apart = (pairs.held_one * pairs.held_two).cast("float64").sqrt()
     return pairs.select(
-        "beside", ITEM, likeness=(pairs.both * MILLION / apart).round().cast("int64")
+        "beside", ITEM, similarity=(pairs.both * MILLION / apart).round().cast("int64")
     )
 
 
 def scores(near: Table, own: Table) -> Table:
-    """Sum and maximum of an item's likeness to the shopper's recent items.
+    """Sum and maximum of an item's similarity to the shopper's recent items.
 
     Args:
         near: see `neighbours`.
@@ -86,7 +89,7 @@ def scores(near: Table, own: Table) -> Table:
     latest = own.mutate(_place=ibis.row_number().over(by_time))
     latest = latest.filter(latest._place < RECENT_ITEMS).select(SHOPPER, beside=ITEM)
     met = latest.inner_join(near, "beside")
-    found = met.group_by([SHOPPER, ITEM]).agg(
-        co_sum=met.likeness.sum().cast("int64"), co_max=met.likeness.max()
+    scored = met.group_by([SHOPPER, ITEM]).agg(
+        co_sum=met.similarity.sum().cast("int64"), co_max=met.similarity.max()
     )
-    return found.mutate(co_rank=place(found, "co_sum", SHOPPER))
+    return scored.mutate(co_rank=place(scored, "co_sum", SHOPPER))

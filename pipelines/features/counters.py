@@ -14,6 +14,7 @@ from pipelines.features.engines.base import Engine, Table, Value, attach, attach
 from pipelines.features.moment import DAY, AsOf, micros
 from pipelines.features.state.storage import Layout
 from pipelines.shared.columns import ITEM, SHOPPER
+from pipelines.shared.models.vocabulary import UNKNOWN
 
 WINDOW_DAYS: Final = 364
 """How far back features look."""
@@ -46,7 +47,7 @@ class Counters:
     totals: Table
     """One row: `all_…`."""
     lines: Table
-    """What was counted: shopper, session, item, time, faded."""
+    """What was counted: shopper, session, item, time, decayed."""
     as_of: AsOf
 
 
@@ -63,21 +64,25 @@ def count(engine: Engine, lines: Table, items: Table, layout: Layout, as_of: AsO
         lines: see `events.lines`; all before the time.
         items: encoded items (see `codes.encode`).
     """
-    kept = engine.keep(lines.mutate(faded=_faded(lines, as_of)))
-    known = engine.keep(_banded(items.drop("_position")))
-    named = kept.filter(kept[SHOPPER].notnull())
+    counted = engine.materialize(lines.mutate(decayed=_decayed(lines, as_of)))
+    known = engine.materialize(_banded(items.drop("_position")))
+    named = counted.filter(counted[SHOPPER].notnull())
     leaning = named.filter(recent(named, as_of, AFFINITY_DAYS))
     held = [f"item_{name}" for name in attributes(layout)]
-    described = engine.keep(attach(leaning, known.select(ITEM, "item_category", *held), ITEM))
-    pairs = engine.keep(_pairs(named, as_of))
+    described = engine.materialize(
+        attach(leaning, known.select(ITEM, "item_category", *held), ITEM)
+    )
+    pairs = engine.materialize(_pairs(named, as_of))
     return Counters(
-        items=engine.keep(_items(kept, pairs, known, as_of)),
-        shoppers=engine.keep(_shoppers(named, as_of)),
+        items=engine.materialize(_items(counted, pairs, known, as_of)),
+        shoppers=engine.materialize(_shoppers(named, as_of)),
         pairs=pairs,
-        categories=engine.keep(_categories(described)),
-        attributes={name: engine.keep(_affinity(described, name)) for name in attributes(layout)},
-        totals=engine.keep(_totals(kept, as_of)),
-        lines=kept,
+        categories=engine.materialize(_categories(described)),
+        attributes={
+            name: engine.materialize(_affinity(described, name)) for name in attributes(layout)
+        },
+        totals=engine.materialize(_totals(counted, as_of)),
+        lines=counted,
         as_of=as_of,
     )
 
@@ -94,7 +99,7 @@ def recent(lines: Table, as_of: AsOf, days: int) -> Value:
     return lines.time >= micros(as_of.ago(days))
 
 
-def _faded(lines: Table, as_of: AsOf) -> Value:
+def _decayed(lines: Table, as_of: AsOf) -> Value:
     """What a line still counts, in millionths."""
     half_lives = (as_of.micros - lines.time) / (HALF_LIFE_DAYS * DAY)
     return (lines.weight * 1000 * (0.5**half_lives)).round().cast("int64")
@@ -109,7 +114,7 @@ def _pairs(lines: Table, as_of: AsOf) -> Table:
             si_orders=lambda row: row.count(),
             si_orders_28d=lambda row: recent(row, as_of, MONTH_DAYS).cast("int64").sum(),
             si_weight_milli=lambda row: row.weight.sum(),
-            si_faded_millionth=lambda row: row.faded.sum(),
+            si_decayed_millionth=lambda row: row.decayed.sum(),
             si_first=lambda row: row.time.min(),
             si_last=lambda row: row.time.max(),
             si_quantity_milli=lambda row: row._capped.sum(),
@@ -124,7 +129,7 @@ def _items(lines: Table, pairs: Table, known: Table, as_of: AsOf) -> Table:
         it_orders_28d=month.cast("int64").sum(),
         it_orders_7d=recent(lately, as_of, WEEK_DAYS).cast("int64").sum(),
         it_shoppers_28d=lately[SHOPPER].nunique(where=month),
-        it_faded_millionth=lately.faded.sum(),
+        it_decayed_millionth=lately.decayed.sum(),
         it_paid_cents=lately.price_cents.sum().cast("int64"),
         it_pieces_milli=lately.quantity_milli.sum().cast("int64"),
     )
@@ -150,11 +155,13 @@ def _items(lines: Table, pairs: Table, known: Table, as_of: AsOf) -> Table:
     return joined.mutate(
         it_rank=ibis.percent_rank().over(popular),
         it_category_rank=ibis.rank().over(rivals),
-    ).mutate(**{name: lambda row, name=name: row[name].fill_null(-1) for name in _codes(known)})
-
-
-def _codes(known: Table) -> list[str]:
-    return [name for name in known.columns if name.startswith("code_")]
+    ).mutate(
+        **{
+            name: lambda row, name=name: row[name].fill_null(UNKNOWN)
+            for name in known.columns
+            if name.startswith("code_")
+        }
+    )
 
 
 def _shoppers(lines: Table, as_of: AsOf) -> Table:
@@ -162,7 +169,7 @@ def _shoppers(lines: Table, as_of: AsOf) -> Table:
         time=lines.time.min(),
         lines=lines.count(),
         paid=lines.price_cents.sum().cast("int64"),
-        faded=lines.faded.sum(),
+        decayed=lines.decayed.sum(),
     )
     lately = recent(sessions, as_of, AFFINITY_DAYS)
     by_session = sessions.group_by(SHOPPER).agg(
@@ -174,7 +181,7 @@ def _shoppers(lines: Table, as_of: AsOf) -> Table:
         sh_lines=sessions.lines.sum(),
         sh_lines_182d=sessions.lines.sum(where=lately),
         sh_paid_cents=sessions.paid.sum().cast("int64"),
-        sh_faded_millionth=sessions.faded.sum().cast("int64"),
+        sh_decayed_millionth=sessions.decayed.sum().cast("int64"),
     )
     by_line = lines.group_by(SHOPPER).agg(sh_items=lines[ITEM].nunique())
     return attach(by_session, by_line, SHOPPER)
@@ -208,7 +215,7 @@ def _totals(lines: Table, as_of: AsOf) -> Table:
     return lines.agg(
         all_orders_28d=month.cast("int64").sum().fill_null(0),
         all_orders_7d=recent(lines, as_of, WEEK_DAYS).cast("int64").sum().fill_null(0),
-        all_faded_millionth=lines.faded.sum(where=lately).cast("int64").fill_null(0),
+        all_decayed_millionth=lines.decayed.sum(where=lately).cast("int64").fill_null(0),
         all_shoppers=lines[SHOPPER].nunique(),
         all_shoppers_28d=lines[SHOPPER].nunique(where=month),
     )

@@ -37,7 +37,7 @@ def count(run: Run, engine: Engine, layout: Layout, counters: Counters) -> Expos
     stored = storage.read_between(run, storage.SHOWN, layout.shown, since, as_of.time)
     rows = showings.standing(engine.load(stored))
     rows = rows.filter((rows.group_time >= micros(since)) & (rows.group_time < as_of.micros))
-    lists = engine.keep(rows)
+    lists = engine.materialize(rows)
     taken = counters.lines.filter(recent(counters.lines, as_of, DAYS))
     items = lists.group_by(ITEM).agg(
         ex_shown=lists.count(),
@@ -51,4 +51,4 @@ def count(run: Run, engine: Engine, layout: Layout, counters: Counters) -> Expos
         ex_pair_shown=met.count(),
         ex_pair_ignored=ibis.ifelse(ignored, 1, 0).sum().cast("int64"),
     )
-    return Exposure(engine.keep(items), engine.keep(pairs))
+    return Exposure(engine.materialize(items), engine.materialize(pairs))

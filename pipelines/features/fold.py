@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from functools import reduce
-from typing import Any
 
 import ibis
 import pyarrow as pa
@@ -94,37 +93,35 @@ def _all(tables: list[Table]) -> Table | None:
 def _write(run: Run, layout: Layout, step: Interval, formed: Formed, started: float) -> None:
     surface = layout.shop.surface.name
     share = layout.shop.learning.memory_share
-    made = group_index.index(formed.groups, formed.labels, formed.rows, layout.index, share)
+    index = group_index.index(formed.groups, formed.labels, formed.rows, layout.index, share)
     run.lake.replace(f"groups/{surface}", step, formed.rows)
-    run.lake.replace(f"group_index/{surface}", step, made)
-    recalled = group_index.recall(formed.rows, made)
+    run.lake.replace(f"group_index/{surface}", step, index)
+    recall = group_index.recall(formed.rows, index)
     features = catalogue.catalogue(layout)
     run.ledger.record(
         Manifest(
             stage="features",
             subject=surface,
             interval=step,
-            counts=_counts(formed, made),
+            counts=_counts(formed, index),
             content_hash=content_hash(formed.rows),
             details={
                 "features": [feature.name for feature in features],
                 "categorical": [feature.name for feature in features if feature.categorical],
-                "candidate_recall": recalled.pop("all"),
-                "recall_by_source": recalled,
+                "candidate_recall": recall.pop("all"),
+                "recall_by_source": recall,
             },
             seconds=round(time.perf_counter() - started, 3),
         )
     )
 
 
-def _counts(formed: Formed, made: pa.Table) -> dict[str, int]:
-    columns_ = {name: made[name].to_numpy() for name in (columns.MEMORY, columns.RELEVANT)}
-    relevant: Any = columns_[columns.RELEVANT]
+def _counts(formed: Formed, index: pa.Table) -> dict[str, int]:
     return {
-        "groups": made.num_rows,
+        "groups": index.num_rows,
         "rows": formed.rows.num_rows,
-        "memory_holdout": int(columns_[columns.MEMORY].sum()),
-        "without_relevant": int((relevant == 0).sum()),
+        "memory_holdout": int(index[columns.MEMORY].to_numpy().sum()),
+        "without_relevant": int((index[columns.RELEVANT].to_numpy() == 0).sum()),
         "skipped_late": formed.late,
         "open": formed.open,
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +16,6 @@ from pipelines.shared import columns
 from pipelines.shared.errors import PermanentError
 from pipelines.shared.hashing import content_hash
 from pipelines.shared.intervals import Interval
-from pipelines.shared.models import vocabulary as stored
 from pipelines.shared.run import Run
 
 STAGE = "features"
@@ -29,7 +27,7 @@ class StepMissing(PermanentError):
 
 @dataclass(frozen=True)
 class Built:
-    """What the stage made of a run's interval."""
+    """What the stage wrote for a run's interval."""
 
     surface: str
     groups: int
@@ -101,21 +99,21 @@ def _validated(run: Run) -> set[Interval]:
 
 def _built(run: Run, layout: Layout, healed: list[Interval]) -> Built:
     surface = run.shop.surface.name
-    told: list[dict[str, Any]] = []
+    by_step: list[dict[str, Any]] = []
     for step in run.steps:
         manifest = run.ledger.manifest(STAGE, surface, step)
         if manifest is None:
             raise StepMissing(f"{run.shop.shop}: {step} left no manifest; run features again")
-        told.append(
+        by_step.append(
             {"start": step.key, **manifest.counts, "content_hash": manifest.content_hash}
             | {"candidate_recall": manifest.details["candidate_recall"]}
         )
     features = catalogue.catalogue(layout)
     return Built(
         surface,
-        sum(each["groups"] for each in told),
-        sum(each["rows"] for each in told),
-        tuple(told),
+        sum(each["groups"] for each in by_step),
+        sum(each["rows"] for each in by_step),
+        tuple(by_step),
         tuple(step.key for step in healed),
         tuple(feature.name for feature in features),
         tuple(feature.name for feature in features if feature.categorical),
@@ -138,26 +136,19 @@ def serve(run: Run) -> Served:
         {
             columns.SHOPPER: layout.shopper,
             columns.ITEM: layout.item,
-            **catalogue.types(catalogue.catalogue(layout)),
+            **catalogue.types(layout),
         }
     )
     with engine(run.settings) as opened:
         known = assemble.know(run, opened, layout, AsOf(run.interval.end, last))
         everyone = opened.load(storage.read(run, storage.SHOPPERS, layout.shoppers, last))
-        shoppers = opened.keep(everyone.select(columns.SHOPPER))
+        shoppers = opened.materialize(everyone.select(columns.SHOPPER))
         proposed = assemble.propose(opened, known, layout, shoppers, surface.max_candidates)
         shown = assemble.visits(shoppers, run.interval.end)
         pairs = proposed.pairs.select(*assemble.PAIR)
         built = assemble.build(opened, shown, (columns.SHOPPER,), pairs, known, proposed, layout)
         served = opened.arrow(built, schema, columns.SHOPPER, columns.ITEM)
-        ids = pa.schema({columns.SHOPPER: layout.shopper})
-        cold = shoppers.anti_join(known.counters.shoppers, columns.SHOPPER)
-        nobody = opened.arrow(cold, ids, columns.SHOPPER).num_rows
-        count = opened.arrow(shoppers, ids, columns.SHOPPER).num_rows
+        count = opened.count(shoppers)
+        cold = opened.count(shoppers.anti_join(known.counters.shoppers, columns.SHOPPER))
     run.lake.replace(f"serving/{surface.name}", last, served)
-    return Served(surface.name, last.key, count, nobody, served.num_rows, content_hash(served))
-
-
-def vocabulary(run: Run, until: datetime) -> dict[str, dict[str, int]]:
-    """Categorical feature → value → code, of the steps that began before `until`."""
-    return stored.read(run.lake, until)
+    return Served(surface.name, last.key, count, cold, served.num_rows, content_hash(served))

@@ -1,24 +1,20 @@
-"""What the features are and where a value comes from: for people, by the code that serves."""
+"""Where the values of features come from: for people, by the code that serves."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import groupby
 from typing import Any
 
-import ibis
 import pyarrow as pa
 
 from pipelines.features import assemble, catalogue
-from pipelines.features.catalogue import Feature
 from pipelines.features.engines import engine
-from pipelines.features.engines.base import Engine, Table, attach
+from pipelines.features.engines.base import Engine, Table
 from pipelines.features.moment import AsOf
 from pipelines.features.state import storage
 from pipelines.features.state.storage import Layout
+from pipelines.inspect.feature_dictionary import counters_of
 from pipelines.shared.columns import ITEM, SHOPPER
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import PermanentError
@@ -27,11 +23,11 @@ from pipelines.shared.run import Installation, Run
 
 
 class NotThere(PermanentError):
-    """The feature, shopper, item or time that was asked for is not there."""
+    """The shopper, item or time that was asked for is not known."""
 
 
 @dataclass(frozen=True)
-class Explained:
+class ExplainedItem:
     """The features of one item for one shopper at one time."""
 
     item: Any
@@ -44,95 +40,19 @@ class Explained:
 
 
 @dataclass(frozen=True)
-class Shown:
+class Explanation:
     """Some items for one shopper at one time."""
 
     shopper: str
     at: datetime
     known_until: datetime
     """The start of the step that the time lies in: what was committed before it counts."""
-    items: tuple[Explained, ...]
-
-
-def feature(shop: Shop, name: str) -> Feature:
-    """A feature of a shop by its name.
-
-    Raises:
-        NotThere: there is none; names the nearest ones.
-    """
-    found = {each.name: each for each in catalogue.catalogue(Layout(shop))}
-    if name not in found:
-        near = difflib.get_close_matches(name, found, n=3) or sorted(found)[:3]
-        raise NotThere(
-            f"shop {shop.shop} has no feature {name!r}; the nearest are {', '.join(near)}. "
-            "`python -m pipelines features list` shows all"
-        )
-    return found[name]
-
-
-def families(shop: Shop) -> Iterator[tuple[str, list[Feature]]]:
-    """The features of a shop by family, in the catalogue's order."""
-    order = list(dict.fromkeys(each.family for each in catalogue.catalogue(Layout(shop))))
-    by_family = sorted(catalogue.catalogue(Layout(shop)), key=lambda each: order.index(each.family))
-    for family, found in groupby(by_family, key=lambda each: each.family):
-        yield family, list(found)
-
-
-def counters_of(feature: Feature) -> tuple[str, ...]:
-    """The columns of the wide row that a feature's expression reads, in the order of reading."""
-    reads = _Reads()
-    feature.expression(reads)
-    return tuple(reads.names)
-
-
-class _Reads:
-    """A row that has every column and remembers which were asked for."""
-
-    def __init__(self) -> None:
-        self.names: dict[str, None] = {}
-
-    def __getitem__(self, name: str) -> Any:
-        self.names[name] = None
-        return ibis.table({name: "float64"}, name="row")[name]
-
-    __getattr__ = __getitem__
-
-
-def dictionary(shop: Shop) -> str:
-    """The data dictionary of a shop's features, as Markdown."""
-    found = list(families(shop))
-    number = sum(len(members) for _, members in found)
-    lines = [
-        f"# Features of {shop.title}",
-        "",
-        "Made by `python -m pipelines features list --markdown`; change"
-        " `pipelines/features/catalogue.py`, not this page.",
-        "",
-        f"{number} features of {len(found)} families. *Reads* are the counters behind a feature:"
-        " `si_` shopper × item, `it_` item, `sh_` shopper, `sc_` shopper × category, `sa_`"
-        " shopper × attribute, `all_` the shop, `co_` bought together. A feature that cannot be"
-        " known is null.",
-    ]
-    for family, members in found:
-        lines += [
-            "",
-            f"## {family}",
-            f"The idea: {members[0].idea}.",
-            "",
-            "| feature | grain | unit | type | meaning | reads |",
-            "|---|---|---|---|---|---|",
-        ]
-        lines += [
-            f"| `{each.name}` | {each.grain} | {each.unit} | {each.type} | {each.meaning} "
-            f"| {', '.join(f'`{name}`' for name in counters_of(each))} |"
-            for each in members
-        ]
-    return "\n".join(lines) + "\n"
+    items: tuple[ExplainedItem, ...]
 
 
 def show(
     installation: Installation, shopper: str, at: datetime, item: str | None = None, most: int = 5
-) -> Shown:
+) -> Explanation:
     """The features of a shopper's best candidates, or of one item, at a time.
 
     The values are those that a group of that time gets: by the same code, from what had been
@@ -159,44 +79,44 @@ def show(
         generated = shop.surface.candidates == "generated"
         capped = shop.surface.max_candidates if generated else None
         proposed = assemble.propose(opened, known, layout, who, capped)
-        pairs = proposed.pairs.select(*assemble.PAIR, "prior_rank")
+        pairs = proposed.pairs
         if item is None:
-            pairs = pairs.filter(pairs.prior_rank <= most)
+            pairs = pairs.filter(pairs.prior_rank <= most).select(*assemble.PAIR)
         else:
             what = _one(opened, ITEM, layout.item, item)
             _require(opened, what, known.counters.items, layout.item, f"item {item!r}", at)
-            pairs = attach(who.cross_join(what), pairs, *assemble.PAIR)
-        pairs = opened.keep(pairs)
+            pairs = who.cross_join(what)
+        pairs = opened.materialize(pairs)
         shown = assemble.visits(who, at)
-        given = (opened, shown, (SHOPPER,), pairs.select(*assemble.PAIR), known, proposed, layout)
-        made = _explained(opened, layout, pairs, assemble.wide(*given), assemble.build(*given))
-    return Shown(shopper, at, step.start, made)
+        given = (opened, shown, (SHOPPER,), pairs, known, proposed, layout)
+        joined, built = assemble.joined(*given), assemble.build(*given)
+        items = _explained(opened, layout, joined, built)
+    return Explanation(shopper, at, step.start, items)
 
 
 def _explained(
-    opened: Engine, layout: Layout, pairs: Table, wide: Table, built: Table
-) -> tuple[Explained, ...]:
+    opened: Engine, layout: Layout, joined: Table, built: Table
+) -> tuple[ExplainedItem, ...]:
     features = catalogue.catalogue(layout)
     read = list(dict.fromkeys(name for each in features for name in counters_of(each)))
-    kinds = wide.schema().to_pyarrow()
-    ranked, counted, valued = (
+    kinds = joined.schema().to_pyarrow()
+    counted, valued = (
         opened.arrow(table, schema, ITEM).to_pylist()
         for table, schema in (
-            (pairs, pa.schema({ITEM: layout.item, "prior_rank": pa.int64()})),
-            (wide, pa.schema([kinds.field(name) for name in dict.fromkeys([ITEM, *read])])),
-            (built, pa.schema({ITEM: layout.item, **catalogue.types(features)})),
+            (joined, pa.schema([kinds.field(name) for name in {ITEM, "prior_rank", *read}])),
+            (built, pa.schema({ITEM: layout.item, **catalogue.types(layout)})),
         )
     )
-    found = [
-        Explained(
-            rank[ITEM],
-            rank["prior_rank"],
+    items = [
+        ExplainedItem(
+            counters[ITEM],
+            counters["prior_rank"],
             {each.name: values[each.name] for each in features},
             {name: counters[name] for name in read},
         )
-        for rank, counters, values in zip(ranked, counted, valued, strict=True)
+        for counters, values in zip(counted, valued, strict=True)
     ]
-    return tuple(sorted(found, key=lambda each: each.rank or 0))
+    return tuple(sorted(items, key=lambda each: each.rank or 0))
 
 
 def _step_of(shop: Shop, at: datetime) -> Interval:
@@ -233,11 +153,8 @@ def _one(opened: Engine, name: str, kind: pa.DataType, value: str) -> Table:
 def _require(
     opened: Engine, wanted: Table, there: Table, kind: pa.DataType, what: str, at: datetime
 ) -> None:
-    name = wanted.columns[0]
-    schema = pa.schema({name: kind})
-    if opened.arrow(wanted.semi_join(there, name), schema, name).num_rows == 0:
-        some = opened.arrow(there.select(name).distinct().order_by(name).limit(3), schema, name)[
-            name
-        ]
-        known = ", ".join(str(each) for each in some.to_pylist()) or "none at all"
+    if opened.count(wanted.semi_join(there, wanted.columns[0])) == 0:
+        ids = there.select(wanted.columns[0]).distinct().order_by(wanted.columns[0]).limit(3)
+        some = opened.arrow(ids, pa.schema({wanted.columns[0]: kind}), wanted.columns[0])
+        known = ", ".join(str(each) for each in some[0].to_pylist()) or "none at all"
         raise NotThere(f"{what} is not known at {at:%Y-%m-%d %H:%M} UTC; known are {known}, …")

@@ -10,8 +10,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from pipelines.features.catalogue import Feature
-from pipelines.inspect import explain
-from pipelines.inspect.explain import Shown
+from pipelines.inspect import feature_dictionary
+from pipelines.inspect.explain import Explanation
+from pipelines.inspect.feature_dictionary import counters_of
 from pipelines.shared.declaration import Shop
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -21,18 +22,18 @@ _TIMES: Final = ("_first", "_last", "_time")
 
 def families(shop: Shop) -> Iterator[Table]:
     """A table for each family."""
-    for family, members in explain.families(shop):
-        made = Table(title=family, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for family, members in feature_dictionary.families(shop).items():
+        table = Table(title=family, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
         for name in ("feature", "grain", "unit", "meaning"):
-            made.add_column(name, overflow="fold")
+            table.add_column(name, overflow="fold")
         for each in members:
-            made.add_row(each.name, each.grain, each.unit, each.meaning)
-        yield made
+            table.add_row(each.name, each.grain, each.unit, each.meaning)
+        yield table
 
 
 def description(feature: Feature) -> Table:
     """Everything about one feature."""
-    made = Table(box=None, show_header=False, pad_edge=False)
+    table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in {
         "feature": feature.name,
         "meaning": feature.meaning,
@@ -41,13 +42,13 @@ def description(feature: Feature) -> Table:
         "unit": feature.unit,
         "type": f"{feature.type}" + (", a stored code" if feature.categorical else ""),
         "idea from": feature.idea,
-        "reads": ", ".join(explain.counters_of(feature)),
+        "reads": ", ".join(counters_of(feature)),
     }.items():
-        made.add_row(name, value)
-    return made
+        table.add_row(name, value)
+    return table
 
 
-def heading(shown: Shown) -> str:
+def heading(shown: Explanation) -> str:
     """Whose values, at which time, from what was known when."""
     return (
         f"shopper {shown.shopper} at {shown.at:%Y-%m-%d %H:%M} UTC, from what was committed before "
@@ -55,28 +56,28 @@ def heading(shown: Shown) -> str:
     )
 
 
-def values(shown: Shown, shop: Shop) -> Table:
+def values(shown: Explanation, shop: Shop) -> Table:
     """A row a feature: its value for each item; for a single item also the counters behind it."""
-    made = Table(box=SIMPLE_HEAD, pad_edge=False)
-    made.add_column("feature")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("feature")
     for item in shown.items:
         rank = "no candidate" if item.rank is None else f"candidate {item.rank}"
-        made.add_column(f"item {item.item}\n{rank}", justify="right")
+        table.add_column(f"item {item.item}\n{rank}", justify="right")
     alone = shown.items[0] if len(shown.items) == 1 else None
-    made.add_column("unit")
+    table.add_column("unit")
     if alone:
-        made.add_column("from", overflow="fold")
-    for _, members in explain.families(shop):
+        table.add_column("from", overflow="fold")
+    for members in feature_dictionary.families(shop).values():
         for each in members:
-            found = [plain(item.values[each.name]) for item in shown.items]
+            cells = [plain(item.values[each.name]) for item in shown.items]
             read = [
                 f"{name} {plain(alone.counters[name], name.endswith(_TIMES))}"
-                for name in (explain.counters_of(each) if alone else ())
+                for name in (counters_of(each) if alone else ())
                 if alone and name in alone.counters
             ]
-            made.add_row(each.name, *found, each.unit, *([", ".join(read)] if alone else []))
-        made.add_section()
-    return made
+            table.add_row(each.name, *cells, each.unit, *([", ".join(read)] if alone else []))
+        table.add_section()
+    return table
 
 
 def plain(value: Any, time: bool = False) -> str:

@@ -16,8 +16,9 @@ from pipelines import features
 from pipelines.cli.app import app
 from pipelines.features import catalogue
 from pipelines.features.state.storage import Layout
-from pipelines.inspect import explain, feature_tables
+from pipelines.inspect import explain, feature_dictionary, feature_tables
 from pipelines.inspect.explain import NotThere
+from pipelines.inspect.feature_dictionary import UnknownFeature
 from pipelines.shared import columns
 from pipelines.shared.declaration import load_shop
 from pipelines.shared.run import Installation
@@ -30,7 +31,7 @@ Row = dict[str, object]
 
 def test_the_committed_dictionary_is_the_generated_one() -> None:
     committed = (PROJECT / "docs" / "features.md").read_text(encoding="utf-8")
-    assert committed == explain.dictionary(SHOP), (
+    assert committed == feature_dictionary.dictionary(SHOP), (
         "run `python -m pipelines features list --markdown > docs/features.md`"
     )
 
@@ -39,21 +40,21 @@ def test_the_committed_dictionary_is_the_generated_one() -> None:
 def test_every_feature_reads_counters_and_is_in_a_family(name: str) -> None:
     shops = PROJECT / ("tests/declared" if name == "tiny" else "shops")
     shop = load_shop(name, shops)
-    found = [each for _, members in explain.families(shop) for each in members]
+    found = [each for members in feature_dictionary.families(shop).values() for each in members]
     assert {each.name for each in found} == {
         each.name for each in catalogue.catalogue(Layout(shop))
     }
-    assert all(explain.counters_of(each) for each in found)
+    assert all(feature_dictionary.counters_of(each) for each in found)
 
 
 def test_counters_are_those_that_the_expression_reads() -> None:
-    gap = explain.feature(SHOP, "pair_gap_days")
-    assert set(explain.counters_of(gap)) == {"si_first", "si_last", "si_orders"}
+    gap = feature_dictionary.feature(SHOP, "pair_gap_days")
+    assert set(feature_dictionary.counters_of(gap)) == {"si_first", "si_last", "si_orders"}
 
 
 def test_an_unknown_feature_names_the_nearest() -> None:
-    with pytest.raises(NotThere, match="no feature 'pair_cycel'; the nearest are pair_cycle"):
-        explain.feature(SHOP, "pair_cycel")
+    with pytest.raises(UnknownFeature, match="no feature 'pair_cycel'; the nearest are pair_cycle"):
+        feature_dictionary.feature(SHOP, "pair_cycel")
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +155,7 @@ def test_list_shows_every_feature(command: Callable[..., Result]) -> None:
 
 
 def test_list_as_markdown_is_the_dictionary(command: Callable[..., Result]) -> None:
-    assert command("list", "--markdown").output == explain.dictionary(SHOP)
+    assert command("list", "--markdown").output == feature_dictionary.dictionary(SHOP)
 
 
 def test_describe_tells_what_it_reads(command: Callable[..., Result]) -> None:

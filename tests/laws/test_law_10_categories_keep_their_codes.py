@@ -18,7 +18,7 @@ Codes = dict[str, dict[str, int]]
 
 
 def _codes(run: Run) -> Codes:
-    return features.vocabulary(run, run.interval.end)
+    return vocabulary.read(run.lake, run.interval.end)
 
 
 def _of_item(rows: list[dict[str, Any]], item: int) -> set[int]:
@@ -62,4 +62,4 @@ def test_codes_are_only_appended(tmp_path: Path) -> None:
     features.run(run)
     features.run(shop.shelf.run(0))
     assert vocabulary.rows(run.lake).equals(stored), "a rerun gives the same codes"
-    assert features.vocabulary(run, run.interval.start) == seen[0]
+    assert vocabulary.read(run.lake, run.interval.start) == seen[0]

@@ -110,7 +110,7 @@ def _state(folder: Path, histories: Any, articles: Any, cuts: set[int]) -> dict[
         proposed = assemble.propose(opened, known, layout, everyone, None)
         shown = assemble.visits(everyone, end)
         pairs = proposed.pairs.select(*assemble.PAIR)
-        types = catalogue.types(catalogue.catalogue(layout))
+        types = catalogue.types(layout)
         wanted = pa.schema({columns.SHOPPER: pa.string(), columns.ITEM: pa.string(), **types})
         built = assemble.build(opened, shown, (columns.SHOPPER,), pairs, known, proposed, layout)
         return {

@@ -23,7 +23,7 @@ _TIME = pa.timestamp("us", tz="UTC")
 
 
 class Engine(ABC):
-    """Works Ibis expressions out. Times are int64 microseconds since 1970 inside it, so that no
+    """Evaluates Ibis expressions. Times are int64 microseconds since 1970 inside it, so that no
     engine's time zone rules can matter."""
 
     def __init__(self, threads: int) -> None:
@@ -36,38 +36,42 @@ class Engine(ABC):
         """Make an Arrow table readable; times become int64 microseconds."""
 
     @abstractmethod
-    def keep(self, expression: Table) -> Table:
-        """Work an expression out once and keep the result for the scope."""
+    def materialize(self, expression: Table) -> Table:
+        """Evaluate an expression once and keep the rows for the scope."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of everything."""
+        """End the engine; nothing that it held is readable afterwards."""
 
     @abstractmethod
     def _collect(self, expression: Table) -> pa.Table: ...
 
     @abstractmethod
-    def _forget(self, name: str) -> None: ...
+    def _drop(self, name: str) -> None: ...
 
     def arrow(self, expression: Table, schema: pa.Schema, *order: str) -> pa.Table:
-        """Work an expression out as Arrow.
+        """Evaluate an expression as Arrow.
 
         Args:
             schema: columns wanted, in this order; timestamps are read from microseconds.
             order: columns that give the rows a total order; none for rows in any order.
         """
-        found = conform(self._collect(expression.select(*schema.names)), schema)
-        return ordered(found, order, self._threads)
+        rows = conform(self._collect(expression.select(*schema.names)), schema)
+        return ordered(rows, order, self._threads)
+
+    def count(self, expression: Table) -> int:
+        """The number of rows."""
+        return int(self._collect(expression.agg(rows=expression.count()))["rows"][0].as_py())
 
     @contextmanager
     def scope(self) -> Iterator[None]:
-        """Free what was loaded and kept inside the block."""
+        """Free what was loaded and materialized inside the block."""
         before = len(self._names)
         try:
             yield
         finally:
             for name in self._names[before:]:
-                self._forget(name)
+                self._drop(name)
             del self._names[before:]
 
     def _name(self) -> str:

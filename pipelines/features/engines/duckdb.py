@@ -27,7 +27,7 @@ class DuckDB(Engine):
             temp_directory=str(spill),
             preserve_insertion_order=False,
         )
-        self._kept: set[str] = set()
+        self._tables: set[str] = set()
 
     def load(self, rows: pa.Table) -> Table:
         """Without a copy."""
@@ -35,22 +35,22 @@ class DuckDB(Engine):
         self._ibis.con.register(name, without_times(rows))
         return self._ibis.table(name)
 
-    def keep(self, expression: Table) -> Table:
+    def materialize(self, expression: Table) -> Table:
         """As a temporary table, which spills."""
         name = self._name()
-        self._kept.add(name)
+        self._tables.add(name)
         return self._ibis.create_table(name, expression, temp=True)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._ibis.disconnect()
 
     def _collect(self, expression: Table) -> pa.Table:
-        found: pa.Table = self._ibis.to_pyarrow(expression)
-        return found
+        rows: pa.Table = self._ibis.to_pyarrow(expression)
+        return rows
 
-    def _forget(self, name: str) -> None:
-        if name in self._kept:
+    def _drop(self, name: str) -> None:
+        if name in self._tables:
             self._ibis.con.execute(f"DROP TABLE IF EXISTS {name}")
         else:
             self._ibis.con.unregister(name)

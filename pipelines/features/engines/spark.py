@@ -20,8 +20,8 @@ _UNITS: Final = {"MB": 10**6, "GB": 10**9}
 
 
 class Spark(Engine):
-    """One Spark application. What is loaded or kept lies as Parquet in the spill folder, which
-    bounds memory, cuts the lineage and outlives an executor.
+    """One Spark application. Every table lies as Parquet in the spill folder, which bounds memory,
+    cuts the lineage and outlives an executor.
 
     Args:
         settings: master, threads and memory limit; anything else comes from spark-defaults.conf.
@@ -47,7 +47,7 @@ class Spark(Engine):
         pq.write_table(plain, folder / "rows.parquet", compression="zstd")
         return self._readable(name, from_arrow_schema(plain.schema))
 
-    def keep(self, expression: Table) -> Table:
+    def materialize(self, expression: Table) -> Table:
         """As Parquet files, a part a task."""
         name = self._name()
         frame = self._frame(expression)
@@ -59,18 +59,18 @@ class Spark(Engine):
         self._ibis.disconnect()
 
     def _collect(self, expression: Table) -> pa.Table:
-        found: pa.Table = self._frame(expression).toArrow()
-        return found
+        rows: pa.Table = self._frame(expression).toArrow()
+        return rows
 
     def _frame(self, expression: Table) -> Any:
         return self._session.sql(self._ibis.compile(expression))
 
     def _readable(self, name: str, schema: Any) -> Table:
-        reader = self._session.read.schema(schema)  # told, it need not look into the files first
+        reader = self._session.read.schema(schema)  # given, so that it reads no file first
         reader.parquet(str(self._spill / name)).createOrReplaceTempView(name)
         return self._ibis.table(name)
 
-    def _forget(self, name: str) -> None:
+    def _drop(self, name: str) -> None:
         self._session.catalog.dropTempView(name)
         shutil.rmtree(self._spill / name)
 

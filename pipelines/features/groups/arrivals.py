@@ -20,6 +20,8 @@ LOOKBACK_STEPS: Final = 8
 """A group is formed once. Groups of so many steps are remembered; an older basket, or list, that
 arrives only now is too late to tell apart from one that was formed already."""
 
+LABELS: Final = pa.schema({columns.GROUP: pa.string()}).append(pa.field(columns.LABEL, pa.int8()))
+
 
 @dataclass(frozen=True)
 class Formed:
@@ -30,7 +32,7 @@ class Formed:
     groups: pa.Table
     """group_id, shopper_id, group_time, mature_at; sorted by group_id."""
     labels: pa.Table
-    """group_id, label; a row an item that the basket or list held."""
+    """See `LABELS`; a row an item that the basket or list held."""
     late: int
     open: int
 
@@ -39,12 +41,6 @@ def group_schema(layout: Layout) -> pa.Schema:
     """Of `Formed.groups`."""
     names = (columns.GROUP, columns.SHOPPER, columns.GROUP_TIME, columns.MATURE_AT)
     return pa.schema([layout.index.field(name) for name in names])
-
-
-def label_schema(layout: Layout) -> pa.Schema:
-    """Of `Formed.labels`, with the item."""
-    kinds = {columns.GROUP: pa.string(), columns.ITEM: layout.item, columns.LABEL: pa.int8()}
-    return pa.schema(kinds)
 
 
 def formed_before(run: Run, engine: Engine, layout: Layout, step: Interval) -> Table:
@@ -68,9 +64,3 @@ def context_time(group_time: Table, step: Interval) -> Table:
     """The time at which a group's features look at the shop: its own, or the step's start for a
     group that is older and came late, since what is known then is what the features use."""
     return group_time.clip(lower=micros(step.start))
-
-
-def number(engine: Engine, ids: Table) -> int:
-    """How many groups these ids are."""
-    rows: int = engine.arrow(ids, pa.schema({columns.GROUP: pa.string()}), columns.GROUP).num_rows
-    return rows

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import ibis
 
 from pipelines.features import assemble, catalogue
@@ -20,18 +18,6 @@ from pipelines.shared.intervals import Interval
 from pipelines.shared.run import Run
 
 
-@dataclass(frozen=True)
-class Arrived:
-    """Groups that arrived in a step."""
-
-    groups: Table
-    """group_id, shopper_id, group_time, context_time, mature_at; a row a group."""
-    labels: Table
-    """group_id, item_id, label; a row an item that the group's events touched."""
-    late: Table
-    """group_id of those that were formed before, or are too old."""
-
-
 def form(run: Run, engine: Engine, layout: Layout, step: Interval, known: Known) -> Formed:
     """Form the step's groups from the baskets that arrived in it.
 
@@ -40,9 +26,9 @@ def form(run: Run, engine: Engine, layout: Layout, step: Interval, known: Known)
     """
     versions = storage.read(run, storage.EVENTS, layout.events, step)
     earlier = arrivals.formed_before(run, engine, layout, step)
-    arrived = _arrived(engine.load(versions), earlier, layout, step)
-    new = engine.keep(arrived.groups)
-    labels = engine.keep(arrived.labels)
+    arrived, labelled, late = _arrived(engine.load(versions), earlier, layout, step)
+    new = engine.materialize(arrived)
+    labels = engine.materialize(labelled)
     shoppers = new.select(columns.SHOPPER).distinct()
     proposed = assemble.propose(engine, known, layout, shoppers, layout.shop.surface.max_candidates)
     pairs = proposed.pairs.select(*assemble.PAIR)
@@ -51,22 +37,28 @@ def form(run: Run, engine: Engine, layout: Layout, step: Interval, known: Known)
     )
     built = attach(built, labels, columns.GROUP, columns.ITEM)
     built = built.mutate(label=built.label.fill_null(0))
-    schema = layout.rows(catalogue.types(catalogue.catalogue(layout)))
+    schema = layout.rows(catalogue.types(layout))
     return Formed(
         engine.arrow(built, schema, columns.GROUP, columns.ITEM),
         engine.arrow(new, arrivals.group_schema(layout), columns.GROUP),
-        engine.arrow(labels, arrivals.label_schema(layout), columns.GROUP, columns.ITEM),
-        arrivals.number(engine, arrived.late),
+        engine.arrow(labels, arrivals.LABELS, columns.GROUP),
+        engine.count(late),
         0,
     )
 
 
-def _arrived(versions: Table, earlier: Table, layout: Layout, step: Interval) -> Arrived:
+def _arrived(
+    versions: Table, earlier: Table, layout: Layout, step: Interval
+) -> tuple[Table, Table, Table]:
     """The baskets that a step's changes bring, net: one that was cancelled within it is none.
 
     Args:
         versions: the step's event versions (`state/events`).
         earlier: ids of groups formed earlier.
+
+    Returns:
+        A row a group: group_id, shopper_id, group_time, context_time, mature_at; a row an item
+        that its events touched: group_id, item_id, label; and the ids of late groups.
     """
     surface = layout.shop.surface
     events = plausible(standing(versions))
@@ -87,4 +79,4 @@ def _arrived(versions: Table, earlier: Table, layout: Layout, step: Interval) ->
         context_time=arrivals.context_time(dated.group_time, step),
         mature_at=ibis.greatest(dated.committed, dated.group_time + window, micros(step.start)),
     )
-    return Arrived(groups.drop("committed"), labels, late)
+    return groups.drop("committed"), labels, late

@@ -1,4 +1,4 @@
-"""The group index: what a basket or list held, what the candidates found of it, the ideal DCG."""
+"""The group index: what a basket or list held, how much the candidates cover, the ideal DCG."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def index(
     size = groups.num_rows
     held, grades = _places(labels, ids), _numbers(labels[columns.LABEL])
     relevant = grades > 0
-    candidates, found = _places(rows, ids), _numbers(rows[columns.LABEL]) > 0
+    candidates, hit = _places(rows, ids), _numbers(rows[columns.LABEL]) > 0
     added = {
         columns.MEMORY: hashing.draw("memory", ids) < memory_share if size else np.empty(0, bool),
         columns.RELEVANT: np.bincount(held[relevant], minlength=size),
-        columns.FOUND: np.bincount(candidates[found], minlength=size),
+        columns.FOUND: np.bincount(candidates[hit], minlength=size),
         columns.CANDIDATES: np.bincount(candidates, minlength=size),
         columns.IDEAL_DCG: ideal_dcg(held[relevant], grades[relevant], size),
     }
@@ -76,12 +76,12 @@ def recall(rows: pa.Table, groups: pa.Table) -> dict[str, float | None]:
     """
     wanted = _numbers(groups[columns.RELEVANT])
     some = wanted > 0
-    found = rows.filter(pc.greater(rows[columns.LABEL], pa.scalar(0, pa.int8())))
-    places = _places(found, groups[columns.GROUP])
-    hits = {"all": np.ones(found.num_rows, bool)} | {
-        name: _numbers(found[f"from_{name}"]) > 0
+    relevant = rows.filter(pc.greater(rows[columns.LABEL], pa.scalar(0, pa.int8())))
+    places = _places(relevant, groups[columns.GROUP])
+    hits = {"all": np.ones(relevant.num_rows, bool)} | {
+        name: _numbers(relevant[f"from_{name}"]) > 0
         for name in SOURCES
-        if f"from_{name}" in found.column_names
+        if f"from_{name}" in relevant.column_names
     }
     if not some.any():
         return dict.fromkeys(hits)

@@ -32,13 +32,13 @@ def form(run: Run, engine: Engine, layout: Layout, step: Interval, known: Known)
     changes = storage.read_changes(run, layout, showings.declared(layout).table, step)
     earlier = arrivals.formed_before(run, engine, layout, step)
     arrived, late = _arrived(engine.load(changes), earlier, layout, step)
-    shown = engine.keep(arrived)
+    shown = engine.materialize(arrived)
     shoppers = shown.select(columns.SHOPPER).distinct()
     proposed = assemble.propose(engine, known, layout, shoppers, None)
-    pairs = engine.keep(shown.select(*assemble.PAIR).distinct())
+    pairs = engine.materialize(shown.select(*assemble.PAIR).distinct())
     built = assemble.build(engine, shown, assemble.PAIR, pairs, known, proposed, layout)
     built = built.mutate(label=ibis.literal(0, "int8"))
-    types = catalogue.types(catalogue.catalogue(layout))
+    types = catalogue.types(layout)
     schema = layout.open_rows(types)
     fresh = engine.arrow(built, schema, *_KEYS)
     carried = storage.read(run, storage.OPEN_GROUPS, schema, known.counters.as_of.folded)
@@ -49,8 +49,8 @@ def form(run: Run, engine: Engine, layout: Layout, step: Interval, known: Known)
     return Formed(
         conform(labelled, layout.rows(types)),
         engine.arrow(mature, arrivals.group_schema(layout), columns.GROUP),
-        conform(labelled, arrivals.label_schema(layout)),
-        arrivals.number(engine, late),
+        conform(labelled, arrivals.LABELS),
+        engine.count(late),
         len(still_open[columns.GROUP].unique()),
     )
 

@@ -1,6 +1,6 @@
 """Latent factors in the loop: when they are fitted, when only updated, and what reads them.
 
-A step's factors are those known when it begins, from the pairs of the window: fitted anew at every
+A step's factors are those known when it begins, from the pairs of the window: fitted again at every
 `REFIT_STEPS`th step of the shop's grid, and otherwise the last ones with the shoppers and items
 of the last interval solved again. They are models (law 4): stored by step, and the same in a rerun.
 """
@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from pipelines.features.counters import MILLION, Counters, recent
 from pipelines.features.engines.base import Engine, Table
-from pipelines.features.latent import factors as latent
-from pipelines.features.latent.factors import Factors, Touched
+from pipelines.features.latent import als
+from pipelines.features.latent.als import Factors, Touched
 from pipelines.features.state import storage
 from pipelines.features.state.storage import Layout
 from pipelines.shared.columns import ITEM, SHOPPER
@@ -26,10 +26,10 @@ REFIT_STEPS: Final = 4
 NEAREST: Final = 120
 """Items that the factors propose to a shopper."""
 FAINTEST: Final = 50_000
-"""Millionths of an order; a pair that faded below (half a year after one order) is left out."""
+"""Millionths of an order below which a pair is left out: half a year after one order."""
 
 
-def factors(run: Run, engine: Engine, layout: Layout, counters: Counters) -> Factors | None:
+def known_factors(run: Run, engine: Engine, layout: Layout, counters: Counters) -> Factors | None:
     """The factors known at the counters' time; None where the shop uses none.
 
     Those of the last step folded before it are continued.
@@ -42,13 +42,13 @@ def factors(run: Run, engine: Engine, layout: Layout, counters: Counters) -> Fac
     number = (as_of.time - layout.shop.grid.anchor) // layout.shop.grid.step
     if before is None or number % REFIT_STEPS == 0:
         pairs = _strengths(engine, layout, counters.pairs)
-        return latent.fit(*pairs)
+        return als.fit(*pairs)
     lately = counters.lines.filter(
         recent(counters.lines, as_of, layout.shop.interval.days) & counters.lines[SHOPPER].notnull()
     )
-    shoppers = engine.keep(lately.select(SHOPPER).distinct())
-    items = engine.keep(lately.select(ITEM).distinct())
-    return latent.update(
+    shoppers = engine.materialize(lately.select(SHOPPER).distinct())
+    items = engine.materialize(lately.select(ITEM).distinct())
+    return als.update(
         before,
         _touched(engine, layout, counters.pairs.semi_join(shoppers, SHOPPER), shoppers, SHOPPER),
         _touched(engine, layout, counters.pairs.semi_join(items, ITEM), items, ITEM),
@@ -57,7 +57,7 @@ def factors(run: Run, engine: Engine, layout: Layout, counters: Counters) -> Fac
 
 def store(run: Run, step: Interval, factors: Factors) -> None:
     """Write the step's factors."""
-    shoppers, items = latent.to_tables(factors)
+    shoppers, items = als.to_tables(factors)
     run.lake.replace(storage.SHOPPER_FACTORS, step, shoppers)
     run.lake.replace(storage.ITEM_FACTORS, step, items)
 
@@ -65,25 +65,25 @@ def store(run: Run, step: Interval, factors: Factors) -> None:
 def nearest(engine: Engine, factors: Factors, shoppers: Table, layout: Layout) -> Table:
     """shopper × item with `latent_score`: the items nearest to each shopper."""
     ids = engine.arrow(shoppers, pa.schema({SHOPPER: layout.shopper}), SHOPPER)[SHOPPER]
-    return engine.load(latent.top(factors, ids.combine_chunks(), NEAREST))
+    return engine.load(als.top(factors, ids.combine_chunks(), NEAREST))
 
 
 def scores(engine: Engine, factors: Factors, pairs: Table, layout: Layout) -> Table:
     """Pairs with `latent_score`, null where the shopper or the item is not known."""
     schema = pa.schema({SHOPPER: layout.shopper, ITEM: layout.item})
-    found = engine.arrow(pairs, schema)
-    score = latent.score(factors, found[SHOPPER], found[ITEM])
-    return engine.load(found.append_column(latent.LATENT_SCORE, score))
+    rows = engine.arrow(pairs, schema)
+    score = als.score(factors, rows[SHOPPER], rows[ITEM])
+    return engine.load(rows.append_column(als.LATENT_SCORE, score))
 
 
 def _stored(run: Run, layout: Layout, folded: Interval | None) -> Factors | None:
     def read(table: str, name: str, kind: pa.DataType) -> pa.Table:
-        schema = pa.schema([(name, kind), *((each, pa.float32()) for each in latent.NAMES)])
+        schema = pa.schema([(name, kind), *((each, pa.float32()) for each in als.NAMES)])
         return storage.read(run, table, schema, folded)
 
     shoppers = read(storage.SHOPPER_FACTORS, SHOPPER, layout.shopper)
     items = read(storage.ITEM_FACTORS, ITEM, layout.item)
-    return latent.from_tables(shoppers, items) if items.num_rows else None
+    return als.from_tables(shoppers, items) if items.num_rows else None
 
 
 def _touched(engine: Engine, layout: Layout, pairs: Table, ids: Table, name: str) -> Touched:
@@ -94,10 +94,12 @@ def _touched(engine: Engine, layout: Layout, pairs: Table, ids: Table, name: str
 
 def _strengths(
     engine: Engine, layout: Layout, pairs: Table
-) -> tuple[latent.Array, latent.Array, latent.Strengths]:
+) -> tuple[als.Array, als.Array, als.Strengths]:
     schema = pa.schema(
-        {SHOPPER: layout.shopper, ITEM: layout.item, "si_faded_millionth": pa.int64()}
+        {SHOPPER: layout.shopper, ITEM: layout.item, "si_decayed_millionth": pa.int64()}
     )
-    found = engine.arrow(pairs.filter(pairs.si_faded_millionth >= FAINTEST), schema)
-    faded = found["si_faded_millionth"].to_numpy() / MILLION
-    return found[SHOPPER].combine_chunks(), found[ITEM].combine_chunks(), faded.astype(np.float64)
+    rows = engine.arrow(pairs.filter(pairs.si_decayed_millionth >= FAINTEST), schema)
+    strengths = rows["si_decayed_millionth"].to_numpy() / MILLION
+    return (
+        rows[SHOPPER].combine_chunks(), rows[ITEM].combine_chunks(), strengths.astype(np.float64)
+    )  # fmt: skip

@@ -37,12 +37,12 @@ def append(engine: Engine, lake: Lake, step: Interval, versions: Table, layout: 
     )
     seen = _first_seen(versions.filter(versions[columns.OP] != columns.DELETE), features(layout))
     fresh = seen.anti_join(given, ["feature", "value"])
-    taken = given.group_by("feature").agg(taken=given.code.max() + 1)
+    following = given.group_by("feature").agg(next_code=given.code.max() + 1)
     in_order = ibis.window(
         group_by="feature", order_by=["first_committed_at", "first_position", "value"]
     )
-    numbered = attach(fresh, taken, "feature").mutate(_place=ibis.row_number().over(in_order))
-    added = numbered.mutate(code=(numbered.taken.fill_null(0) + numbered._place).cast("int32"))
+    numbered = attach(fresh, following, "feature").mutate(_place=ibis.row_number().over(in_order))
+    added = numbered.mutate(code=(numbered.next_code.fill_null(0) + numbered._place).cast("int32"))
     new = engine.arrow(added, vocabulary.SCHEMA, "feature", "code")
     return pa.concat_tables([own, new]).sort_by([("feature", "ascending"), ("code", "ascending")])
 

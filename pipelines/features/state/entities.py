@@ -32,8 +32,8 @@ def item_versions(changes: Table, layout: Layout) -> Table:
 
 def shopper_versions(changes: Table, layout: Layout) -> Table:
     """A step's changes of the shopper table, in the columns of `state/shoppers` and `_op`."""
-    found = changes.select(shopper_id=changes[layout.shop.shopper.id], **_change(changes))
-    return found.filter(found.shopper_id.notnull())
+    versions = changes.select(shopper_id=changes[layout.shop.shopper.id], **_change(changes))
+    return versions.filter(versions.shopper_id.notnull())
 
 
 def period_versions(changes: Table, layout: Layout, place: int, periods: Periods) -> Table:
@@ -65,7 +65,7 @@ def _change(changes: Table) -> dict[str, object]:
 
 
 def fold(before: Table, versions: Table, key: str) -> Table:
-    """The rows that stand after a step: those before it, overruled by its changes.
+    """The rows that stand after a step: those before it, replaced by its changes.
 
     Args:
         before: rows that stood at the step's start.
@@ -82,9 +82,9 @@ def fold_items(before: Table, versions: Table) -> Table:
     """See `fold`; an item stays listed since the first of its versions that no delete follows."""
     gone = versions.filter(versions[columns.OP] == columns.DELETE)
     gone = gone.group_by(columns.ITEM).agg(_gone=gone[columns.POSITION].max())
-    told = attach(versions, gone, columns.ITEM)
-    told = told.filter(told["_gone"].isnull() | (told[columns.POSITION] > told["_gone"]))
-    first = told.group_by(columns.ITEM).agg(_first=told.listed_at.min())
+    listed = attach(versions, gone, columns.ITEM)
+    listed = listed.filter(listed["_gone"].isnull() | (listed[columns.POSITION] > listed["_gone"]))
+    first = listed.group_by(columns.ITEM).agg(_first=listed.listed_at.min())
     stood = before.anti_join(gone, columns.ITEM).select(columns.ITEM, _since=before.listed_at)
     now = attach_all(
         fold(before, versions, columns.ITEM), [(first, (columns.ITEM,)), (stood, (columns.ITEM,))]

@@ -96,7 +96,7 @@ class Layout:
     @property
     def items(self) -> pa.Schema:
         """`state/items`, a row an item: `category` and attributes as text, and when the shop
-        first told of it."""
+        first listed it."""
         attributes = {f"item_{name}": pa.string() for name in self.shop.item.attributes}
         return _schema(
             {
@@ -200,8 +200,8 @@ def read_between(
 
 def _read(run: Run, table: str, schema: pa.Schema, **partitions: Any) -> pa.Table:
     try:
-        found = run.lake.read(table, columns=list(schema.names), **partitions)
-        return conform(found, schema)
+        rows = run.lake.read(table, columns=list(schema.names), **partitions)
+        return conform(rows, schema)
     except KeyError:
         return schema.empty_table()
     except CorruptPartition:

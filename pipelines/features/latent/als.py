@@ -1,4 +1,4 @@
-"""Latent factors: shoppers and items as points whose inner product tells how well they go together.
+"""Latent factors: shoppers and items as points whose inner product says how well they match.
 
 Implicit ALS (Hu, Koren and Volinsky 2008) through the `implicit` library: a full fit on a schedule
 and, between fits, the same least squares for the touched shoppers and items alone.
@@ -46,7 +46,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Factors:
-    """Shoppers and items in the space of latent tastes."""
+    """Shoppers and items in the space of latent factors."""
 
     shoppers: Array
     """Ids, ascending, without repeats."""
@@ -130,13 +130,12 @@ def score(factors: Factors, shoppers: Array, items: Array) -> Array:
     return pa.array(scores, pa.float32(), mask=absent)
 
 
-def top(factors: Factors, shoppers: Array, n: int, exclude: pa.Table | None = None) -> pa.Table:
+def top(factors: Factors, shoppers: Array, n: int) -> pa.Table:
     """The best items of some shoppers.
 
     Args:
         shoppers: ids, without repeats; those without factors get nothing.
         n: items a shopper.
-        exclude: pairs (shopper_id, item_id) that are not wanted.
 
     Returns:
         shopper_id, item_id, latent_score; shoppers in the order given, the best item first, equal
@@ -144,19 +143,16 @@ def top(factors: Factors, shoppers: Array, n: int, exclude: pa.Table | None = No
     """
     rows = _places(shoppers, factors.shoppers)
     rows = rows[rows >= 0]
-    barred = _barred(factors, rows, exclude)
     wanted = min(n, len(factors.items))
     across = factors.item_factors.T.astype(np.float64)
     size = max(1, _BLOCK_BYTES // (8 * max(1, len(factors.items))))
-    found = [_best(np.empty((0, 0), np.float64), (rows[:0], rows[:0]), 0)]
+    blocks = [_best(np.empty((0, 0), np.float64), 0)]
     for start in range(0, len(rows) if wanted else 0, size):
         block = rows[start : start + size]
-        low, high = np.searchsorted(barred[0], [start, start + len(block)])
-        out = barred[0][low:high] - start, barred[1][low:high]
         scores = factors.shopper_factors[block].astype(np.float64) @ across
-        places, best, values = _best(scores, out, wanted)
-        found.append((block[places], best, values))
-    whom, what, values = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        places, best, values = _best(scores, wanted)
+        blocks.append((block[places], best, values))
+    whom, what, values = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     return pa.table(
         {
             SHOPPER: factors.shoppers.take(pa.array(whom)),
@@ -175,7 +171,7 @@ def to_tables(factors: Factors) -> tuple[pa.Table, pa.Table]:
 
 
 def from_tables(shoppers: pa.Table, items: pa.Table) -> Factors:
-    """What `to_tables` made tables of, whatever the order of their rows."""
+    """The factors that `to_tables` stored, whatever the order of the rows."""
     by_shopper, by_item = shoppers.sort_by(SHOPPER), items.sort_by(ITEM)
     return Factors(
         _whole(by_shopper[SHOPPER]), _whole(by_item[ITEM]), _numbers(by_shopper), _numbers(by_item)
@@ -229,8 +225,8 @@ def _resolved(
     untouched = np.flatnonzero(_places(ids, named) < 0)
     all_ids = pa.concat_arrays([ids.take(pa.array(untouched)), named.take(pa.array(left))])
     order = np.asarray(pc.sort_indices(all_ids))
-    together = np.concatenate([factors[untouched], solved])
-    return all_ids.take(pa.array(order)), np.ascontiguousarray(together[order])
+    all_factors = np.concatenate([factors[untouched], solved])
+    return all_ids.take(pa.array(order)), np.ascontiguousarray(all_factors[order])
 
 
 def _matrix(rows: Ints, columns: Ints, strengths: Strengths, height: int, width: int) -> Any:
@@ -249,44 +245,29 @@ def _matrix(rows: Ints, columns: Ints, strengths: Strengths, height: int, width:
     return csr_matrix((confidences, at), shape=(height, width))
 
 
-def _best(scores: Any, barred: tuple[Ints, Ints], n: int) -> tuple[Ints, Ints, Floats]:
+def _best(scores: Any, n: int) -> tuple[Ints, Ints, Floats]:
     """Row, column and score of each row's `n` largest; equal scores by column."""
     single = scores.astype(np.float32) + np.float32(0)  # no -0.0, which equals 0.0 but sorts below
     bits = single.view(np.int32)
     ranked = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64) << 32
     ranked -= np.arange(scores.shape[1])
-    ranked[barred] = np.iinfo(np.int64).min
     best = np.argpartition(ranked, scores.shape[1] - n, axis=1)[:, scores.shape[1] - n :]
     keys = np.take_along_axis(ranked, best, axis=1)
     best = np.take_along_axis(best, np.argsort(-keys, axis=1, kind="stable"), axis=1)
     rows = np.repeat(np.arange(len(scores)), n)
     columns = best.ravel()
-    kept = ranked[rows, columns] > np.iinfo(np.int64).min
-    return rows[kept], columns[kept], single[rows[kept], columns[kept]]
-
-
-def _barred(factors: Factors, rows: Ints, exclude: pa.Table | None) -> tuple[Ints, Ints]:
-    """Place in `rows` and place of the item of each pair that is not wanted, by the first."""
-    if exclude is None:
-        return rows[:0], rows[:0]
-    at = np.full(len(factors.shoppers) + 1, -1, np.int64)
-    at[rows] = np.arange(len(rows))
-    whom = at[_places(exclude[SHOPPER], factors.shoppers)]
-    what = _places(exclude[ITEM], factors.items)
-    known = np.flatnonzero((whom >= 0) & (what >= 0))
-    order = known[np.argsort(whom[known], kind="stable")]
-    return whom[order], what[order]
+    return rows, columns, single[rows, columns]
 
 
 def _ids(values: Array) -> Array:
-    found = _whole(pc.unique(values))
-    return found.take(pc.sort_indices(found))
+    distinct = _whole(pc.unique(values))
+    return distinct.take(pc.sort_indices(distinct))
 
 
 def _places(values: Any, ids: Array) -> Ints:
     """Where each value stands among some ids; -1 for one that does not."""
-    found = pc.fill_null(pc.index_in(values, value_set=ids), -1)
-    return np.asarray(found).astype(np.int64)
+    places = pc.fill_null(pc.index_in(values, value_set=ids), -1)
+    return np.asarray(places).astype(np.int64)
 
 
 def _whole(values: Any) -> Array:
