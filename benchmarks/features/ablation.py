@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.evaluate import holdouts, metrics
-from pipelines.features import assemble, catalogue
+from pipelines.features import candidates, catalogue
 from pipelines.features.engines import engine
+from pipelines.features.known import read_known
 from pipelines.features.moment import AsOf
 from pipelines.features.state.storage import Layout
 from pipelines.shared import columns
@@ -111,13 +112,13 @@ def _recalls(
     some = pa.table({columns.SHOPPER: pa.array(baskets["shopper"].unique(), layout.shopper)})
     pair = pa.schema({columns.SHOPPER: layout.shopper, columns.ITEM: layout.item})
     with engine(run.settings) as opened:
-        known = assemble.know(run, opened, layout, AsOf(step.start, before))
+        known = read_known(run, opened, layout, AsOf(step.start, before))
         for choice, named in choices.items():
             features = run.shop.features.model_copy(update={"sources": named})
             changed = Layout(run.shop.model_copy(update={"features": features}))
             with opened.scope():
                 most = run.shop.surface.max_candidates
-                proposed = assemble.propose(opened, known, changed, opened.load(some), most)
+                proposed = candidates.propose(opened, known, changed, opened.load(some), most)
                 listed = opened.arrow(proposed.pairs, pair).to_pandas()
             met = baskets.merge(
                 listed.set_axis(["shopper", "item"], axis=1), how="left", indicator=True

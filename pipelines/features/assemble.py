@@ -2,82 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
 import ibis
 from ibis.expr import operations
 
-from pipelines.features import candidates, catalogue, counters, exposure
+from pipelines.features import catalogue
 from pipelines.features.candidates import Proposals
 from pipelines.features.catalogue import Feature
-from pipelines.features.counters import Counters
 from pipelines.features.engines.base import Engine, Table, Value, attach_all
-from pipelines.features.exposure import Exposure
+from pipelines.features.known import Known
 from pipelines.features.latent import latent_schedule
-from pipelines.features.latent.als import Factors
-from pipelines.features.moment import DAY, AsOf, micros
-from pipelines.features.state import codes, entities, events, storage
+from pipelines.features.moment import micros
 from pipelines.features.state.storage import Layout
 from pipelines.shared import columns
-from pipelines.shared.models import vocabulary
-from pipelines.shared.run import Run
 
 PAIR = (columns.SHOPPER, columns.ITEM)
 _OF_GROUP = ("group_time", "context_time")
-
-
-@dataclass(frozen=True)
-class Known:
-    """What was known at a time: the only ground of features of that time."""
-
-    counters: Counters
-    segments: Table
-    """See `entities.segments`."""
-    exposure: Exposure | None
-    """None where no impressions are logged."""
-    factors: Factors | None
-    """None where neither a feature nor a source asks for latent factors."""
-
-
-def know(run: Run, engine: Engine, layout: Layout, as_of: AsOf) -> Known:
-    """What was committed and folded before a time (law 3)."""
-    since = as_of.ago(counters.WINDOW_DAYS)
-    stood = events.standing_between(run, engine, layout, since, as_of.time)
-    items = engine.load(storage.read(run, storage.ITEMS, layout.items, as_of.folded))
-    described = codes.encode(items, engine, vocabulary.rows(run.lake, as_of.time), layout)
-    periods = engine.load(storage.read(run, storage.PERIODS, layout.periods, as_of.folded))
-    counted = counters.count(engine, events.lines(stood, layout.shop), described, layout, as_of)
-    return Known(
-        counted,
-        engine.materialize(entities.segments(periods, layout)),
-        exposure.count(run, engine, layout, counted),
-        latent_schedule.known_factors(run, engine, layout, counted),
-    )
-
-
-def propose(
-    engine: Engine, known: Known, layout: Layout, shoppers: Table, most: int | None
-) -> Proposals:
-    """The candidates of some shoppers: see `candidates.propose`."""
-    count = known.counters
-    now = count.as_of.micros
-    step_end = now + layout.shop.interval.days * DAY
-    on = known.segments.filter(
-        (known.segments.segment_start < step_end) & (known.segments.segment_end > now)
-    )
-    near = (
-        latent_schedule.nearest(engine, known.factors, shoppers, layout) if known.factors else None
-    )
-    return candidates.propose(
-        engine,
-        count,
-        shoppers,
-        near,
-        on.select(columns.ITEM).distinct() if layout.shop.periods else None,
-        layout.shop.features,
-        most,
-    )
 
 
 def visits(shoppers: Table, moment: datetime) -> Table:
@@ -87,15 +28,14 @@ def visits(shoppers: Table, moment: datetime) -> Table:
 
 
 def build(
-    engine: Engine, shown: Table, keys: tuple[str, ...], pairs: Table, known: Known,
-    proposed: Proposals, layout: Layout,
-) -> Table:  # fmt: skip
+    engine: Engine, shown: Table, pairs: Table, known: Known, proposed: Proposals, layout: Layout
+) -> Table:
     """Features of candidates. What depends on shopper and item alone is computed once a pair,
     however many groups it is in.
 
     Args:
-        shown: what `pairs` meet by `keys`: groups by shopper, or the lists' rows by shopper and
-            item; with group_time and context_time.
+        shown: with group_time and context_time: groups, whose shopper's pairs are all candidates,
+            or rows of shopper and item.
         pairs: shopper × item, without repeats.
 
     Returns:
@@ -113,7 +53,7 @@ def build(
             **{f.name: _typed(f, f.expression(described)) for f in features if f not in later},
         )
     )  # fmt: skip
-    met = _in_segment(settled.inner_join(shown, list(keys)), known.segments, layout)
+    met = _in_segment(settled.inner_join(shown, _keys(shown)), known.segments, layout)
     return met.select(
         *dict.fromkeys([*shown.columns, columns.ITEM]),
         **{f.name: _typed(f, f.expression(met)) if f in later else met[f.name] for f in features},
@@ -121,12 +61,15 @@ def build(
 
 
 def joined(
-    engine: Engine, shown: Table, keys: tuple[str, ...], pairs: Table, known: Known,
-    proposed: Proposals, layout: Layout,
-) -> Table:  # fmt: skip
+    engine: Engine, shown: Table, pairs: Table, known: Known, proposed: Proposals, layout: Layout
+) -> Table:
     """What `build` reads for the same arguments: candidates beside every counter."""
-    met = _described(engine, pairs, known, proposed, layout).inner_join(shown, list(keys))
+    met = _described(engine, pairs, known, proposed, layout).inner_join(shown, _keys(shown))
     return _in_segment(met, known.segments, layout)
+
+
+def _keys(shown: Table) -> list[str]:
+    return [name for name in PAIR if name in shown.columns]
 
 
 def _fields(feature: Feature, described: Table, moving: set[str]) -> set[str]:

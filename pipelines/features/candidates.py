@@ -26,9 +26,12 @@ import ibis
 from pipelines.features import copurchase
 from pipelines.features.counters import MILLION, MONTH_DAYS, Counters
 from pipelines.features.engines.base import Engine, Table, Value, attach, attach_all, place
-from pipelines.features.moment import micros
+from pipelines.features.known import Known
+from pipelines.features.latent import latent_schedule
+from pipelines.features.moment import DAY, micros
+from pipelines.features.state.storage import Layout
 from pipelines.shared.columns import ITEM, SHOPPER
-from pipelines.shared.declaration import CandidateSource, Features
+from pipelines.shared.declaration import CandidateSource
 
 SOURCES: Final[tuple[CandidateSource, ...]] = (
     "repurchase", "popularity", "category", "copurchase", "latent", "promoted", "novel",
@@ -62,23 +65,20 @@ def from_source(row: Table, name: CandidateSource) -> Value:
 
 
 def propose(
-    engine: Engine,
-    counters: Counters,
-    shoppers: Table,
-    latent: Table | None,
-    promoted: Table | None,
-    declared: Features,
-    most: int | None,
+    engine: Engine, known: Known, layout: Layout, shoppers: Table, most: int | None
 ) -> Proposals:
     """Propose items, the best for each shopper by a simple prior.
 
     Args:
         shoppers: one column, the shoppers to propose for, without repeats; cold ones get what
             is popular.
-        latent: shopper × item with `latent_score`, the nearest items of each shopper.
-        promoted: item_id of what is promoted now.
         most: items a shopper; None for all that any source proposes.
     """
+    counters, declared = known.counters, layout.shop.features
+    latent = None
+    if known.factors is not None:
+        latent = latent_schedule.nearest(engine, known.factors, shoppers, layout)
+    promoted = _promoted(known, layout)
     own = engine.materialize(counters.pairs.semi_join(shoppers, SHOPPER))
     favourites = _favourites(counters, shoppers)
     kept = NOVEL_PLACES if most is None else min(NOVEL_PLACES, most // 20)
@@ -111,6 +111,16 @@ def propose(
     return Proposals(
         engine.materialize(ranked), None if copurchased is None else copurchased.drop("co_rank")
     )
+
+
+def _promoted(known: Known, layout: Layout) -> Table | None:
+    """The items with a period that holds within the step; None where the shop declares none."""
+    if not layout.shop.periods:
+        return None
+    now, segments = known.counters.as_of.micros, known.segments
+    end = now + layout.shop.interval.days * DAY
+    on = segments.filter((segments.segment_start < end) & (segments.segment_end > now))
+    return on.select(ITEM).distinct()
 
 
 def _cut(ranked: Table, most: int) -> Table:

@@ -152,15 +152,11 @@ def _items(lines: Table, pairs: Table, known: Table, as_of: AsOf) -> Table:
     rivals = ibis.window(
         group_by="item_category", order_by=ibis.desc(joined.it_shoppers_28d.fill_null(0))
     )
+    coded = [name for name in known.columns if name.startswith("code_")]
     return joined.mutate(
         it_rank=ibis.percent_rank().over(popular),
         it_category_rank=ibis.rank().over(rivals),
-    ).mutate(
-        **{
-            name: lambda row, name=name: row[name].fill_null(UNKNOWN)
-            for name in known.columns
-            if name.startswith("code_")
-        }
+        **{name: joined[name].fill_null(UNKNOWN) for name in coded},
     )
 
 

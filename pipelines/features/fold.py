@@ -8,12 +8,13 @@ from functools import reduce
 import ibis
 import pyarrow as pa
 
-from pipelines.features import assemble, catalogue
+from pipelines.features import catalogue
 from pipelines.features.engines.base import Engine, Table
 from pipelines.features.groups import generated, group_index, logged
 from pipelines.features.groups.arrivals import Formed
+from pipelines.features.known import read_known
 from pipelines.features.latent import latent_schedule
-from pipelines.features.moment import AsOf
+from pipelines.features.moment import AsOf, micros
 from pipelines.features.state import codes, entities, events, showings, storage
 from pipelines.features.state.storage import Layout
 from pipelines.shared import columns
@@ -24,7 +25,7 @@ from pipelines.shared.models import vocabulary
 from pipelines.shared.run import Run
 
 
-def take(run: Run, engine: Engine, layout: Layout, step: Interval, as_of: AsOf) -> None:
+def take(run: Run, engine: Engine, layout: Layout, step: Interval, as_of: AsOf) -> Manifest:
     """Take one step, from its valid changes to its manifest.
 
     Args:
@@ -34,12 +35,12 @@ def take(run: Run, engine: Engine, layout: Layout, step: Interval, as_of: AsOf) 
     with engine.scope():
         fold(run, engine, layout, step, as_of)
     with engine.scope():
-        known = assemble.know(run, engine, layout, as_of)
+        known = read_known(run, engine, layout, as_of)
         if known.factors is not None:
             latent_schedule.store(run, step, known.factors)
         kind = logged if layout.shop.surface.candidates == "logged" else generated
         formed = kind.form(run, engine, layout, step, known)
-    _write(run, layout, step, formed, started)
+    return _write(run, layout, step, formed, started)
 
 
 def fold(run: Run, engine: Engine, layout: Layout, step: Interval, as_of: AsOf) -> None:
@@ -49,48 +50,38 @@ def fold(run: Run, engine: Engine, layout: Layout, step: Interval, as_of: AsOf) 
         table: engine.load(storage.read_changes(run, layout, table, step))
         for table in storage.tables_read(shop)
     }
+
+    def stood(table: str, schema: pa.Schema) -> Table:
+        return engine.load(storage.read(run, table, schema, as_of.folded))
+
+    def write(table: str, schema: pa.Schema, rows: Table, *order: str) -> None:
+        lake.replace(table, step, engine.arrow(rows, schema, *order))
+
     versions = reduce(
         ibis.union,
         [events.normalise(changes[event.table], layout, event) for event in shop.events],
     )
-    ordered = ("event_key", columns.POSITION)
-    lake.replace(storage.EVENTS, step, engine.arrow(versions, layout.events, *ordered))
-
+    write(storage.EVENTS, layout.events, versions, "event_key", columns.POSITION)
     if shop.surface.impressions is not None:
         shown = showings.versions(changes[shop.surface.impressions.table], layout)
-        lake.replace(
-            storage.SHOWN, step, engine.arrow(shown, layout.shown, "shown_key", columns.POSITION)
-        )
+        write(storage.SHOWN, layout.shown, shown, "shown_key", columns.POSITION)
 
     items = entities.item_versions(changes[shop.item.table], layout)
     lake.replace(vocabulary.TABLE, step, codes.append(engine, lake, step, items, layout))
-    periods = [
-        entities.period_versions(changes[each.table], layout, place, each)
-        for place, each in enumerate(shop.periods)
-    ]
+    items = entities.fold_items(stood(storage.ITEMS, layout.items), items)
+    write(storage.ITEMS, layout.items, items, columns.ITEM)
     shoppers = entities.shopper_versions(changes[shop.shopper.table], layout)
-    for table, schema, key, delta in (
-        (storage.ITEMS, layout.items, columns.ITEM, items),
-        (storage.SHOPPERS, layout.shoppers, columns.SHOPPER, shoppers),
-        (storage.PERIODS, layout.periods, "period_key", _all(periods)),
-    ):
-        stood = engine.load(storage.read(run, table, schema, as_of.folded))
-        if delta is None:
-            now = stood
-        elif table == storage.ITEMS:
-            now = entities.fold_items(stood, delta)
-        else:
-            now = entities.fold(stood, delta, key)
-        if table == storage.PERIODS:
-            now = entities.still_relevant(now, step)
-        lake.replace(table, step, engine.arrow(now, schema, key))
+    shoppers = entities.fold(stood(storage.SHOPPERS, layout.shoppers), shoppers, columns.SHOPPER)
+    write(storage.SHOPPERS, layout.shoppers, shoppers, columns.SHOPPER)
+    periods = stood(storage.PERIODS, layout.periods)
+    for place, each in enumerate(shop.periods):
+        delta = entities.period_versions(changes[each.table], layout, place, each)
+        periods = entities.fold(periods, delta, "period_key")
+    can_hold_later = periods.valid_until > micros(step.end)
+    write(storage.PERIODS, layout.periods, periods.filter(can_hold_later), "period_key")
 
 
-def _all(tables: list[Table]) -> Table | None:
-    return reduce(ibis.union, tables) if tables else None
-
-
-def _write(run: Run, layout: Layout, step: Interval, formed: Formed, started: float) -> None:
+def _write(run: Run, layout: Layout, step: Interval, formed: Formed, started: float) -> Manifest:
     surface = layout.shop.surface.name
     share = layout.shop.learning.memory_share
     index = group_index.index(formed.groups, formed.labels, formed.rows, layout.index, share)
@@ -98,22 +89,22 @@ def _write(run: Run, layout: Layout, step: Interval, formed: Formed, started: fl
     run.lake.replace(f"group_index/{surface}", step, index)
     recall = group_index.recall(formed.rows, index)
     features = catalogue.catalogue(layout)
-    run.ledger.record(
-        Manifest(
-            stage="features",
-            subject=surface,
-            interval=step,
-            counts=_counts(formed, index),
-            content_hash=content_hash(formed.rows),
-            details={
-                "features": [feature.name for feature in features],
-                "categorical": [feature.name for feature in features if feature.categorical],
-                "candidate_recall": recall.pop("all"),
-                "recall_by_source": recall,
-            },
-            seconds=round(time.perf_counter() - started, 3),
-        )
+    manifest = Manifest(
+        stage="features",
+        subject=surface,
+        interval=step,
+        counts=_counts(formed, index),
+        content_hash=content_hash(formed.rows),
+        details={
+            "features": [feature.name for feature in features],
+            "categorical": [feature.name for feature in features if feature.categorical],
+            "candidate_recall": recall.pop("all"),
+            "recall_by_source": recall,
+        },
+        seconds=round(time.perf_counter() - started, 3),
     )
+    run.ledger.record(manifest)
+    return manifest
 
 
 def _counts(formed: Formed, index: pa.Table) -> dict[str, int]:

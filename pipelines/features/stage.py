@@ -7,8 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.features import assemble, catalogue, fold
+from pipelines.features import assemble, candidates, catalogue, fold
 from pipelines.features.engines import engine
+from pipelines.features.known import read_known
 from pipelines.features.moment import AsOf
 from pipelines.features.state import storage
 from pipelines.features.state.storage import Layout
@@ -16,6 +17,7 @@ from pipelines.shared import columns
 from pipelines.shared.errors import PermanentError
 from pipelines.shared.hashing import content_hash
 from pipelines.shared.intervals import Interval
+from pipelines.shared.ledger import Manifest
 from pipelines.shared.run import Run
 
 STAGE = "features"
@@ -80,12 +82,13 @@ def run(run: Run) -> Built:
     healed = sorted(
         step for step in validated - folded - set(run.steps) if step.end <= run.interval.end
     )
+    written: dict[Interval, Manifest] = {}
     with engine(run.settings) as opened:
         for step in sorted({*healed, *run.steps}):
             before = max((done for done in folded if done < step), default=None)
-            fold.take(run, opened, layout, step, AsOf(step.start, before))
+            written[step] = fold.take(run, opened, layout, step, AsOf(step.start, before))
             folded.add(step)
-    return _built(run, layout, healed)
+    return _built(layout, [written[step] for step in run.steps], healed)
 
 
 def _validated(run: Run) -> set[Interval]:
@@ -97,23 +100,18 @@ def _validated(run: Run) -> set[Interval]:
     return set.intersection(*done.values())
 
 
-def _built(run: Run, layout: Layout, healed: list[Interval]) -> Built:
-    surface = run.shop.surface.name
-    by_step: list[dict[str, Any]] = []
-    for step in run.steps:
-        manifest = run.ledger.manifest(STAGE, surface, step)
-        if manifest is None:
-            raise StepMissing(f"{run.shop.shop}: {step} left no manifest; run features again")
-        by_step.append(
-            {"start": step.key, **manifest.counts, "content_hash": manifest.content_hash}
-            | {"candidate_recall": manifest.details["candidate_recall"]}
-        )
+def _built(layout: Layout, written: list[Manifest], healed: list[Interval]) -> Built:
     features = catalogue.catalogue(layout)
     return Built(
-        surface,
-        sum(each["groups"] for each in by_step),
-        sum(each["rows"] for each in by_step),
-        tuple(by_step),
+        layout.shop.surface.name,
+        sum(manifest.counts["groups"] for manifest in written),
+        sum(manifest.counts["rows"] for manifest in written),
+        tuple(
+            {"start": manifest.interval.key, **manifest.counts}
+            | {"content_hash": manifest.content_hash}
+            | {"candidate_recall": manifest.details["candidate_recall"]}
+            for manifest in written
+        ),
         tuple(step.key for step in healed),
         tuple(feature.name for feature in features),
         tuple(feature.name for feature in features if feature.categorical),
@@ -140,13 +138,13 @@ def serve(run: Run) -> Served:
         }
     )
     with engine(run.settings) as opened:
-        known = assemble.know(run, opened, layout, AsOf(run.interval.end, last))
+        known = read_known(run, opened, layout, AsOf(run.interval.end, last))
         everyone = opened.load(storage.read(run, storage.SHOPPERS, layout.shoppers, last))
         shoppers = opened.materialize(everyone.select(columns.SHOPPER))
-        proposed = assemble.propose(opened, known, layout, shoppers, surface.max_candidates)
+        proposed = candidates.propose(opened, known, layout, shoppers, surface.max_candidates)
         shown = assemble.visits(shoppers, run.interval.end)
         pairs = proposed.pairs.select(*assemble.PAIR)
-        built = assemble.build(opened, shown, (columns.SHOPPER,), pairs, known, proposed, layout)
+        built = assemble.build(opened, shown, pairs, known, proposed, layout)
         served = opened.arrow(built, schema, columns.SHOPPER, columns.ITEM)
         count = opened.count(shoppers)
         cold = opened.count(shoppers.anti_join(known.counters.shoppers, columns.SHOPPER))

@@ -8,9 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.features import assemble, catalogue
+from pipelines.features import assemble, candidates, catalogue
 from pipelines.features.engines import engine
 from pipelines.features.engines.base import Engine, Table
+from pipelines.features.known import read_known
 from pipelines.features.moment import AsOf
 from pipelines.features.state import storage
 from pipelines.features.state.storage import Layout
@@ -71,14 +72,13 @@ def show(
     run = installation.run(step)
     before = _folded_before(run, step)
     with engine(run.settings) as opened:
-        known = assemble.know(run, opened, layout, AsOf(step.start, before))
+        known = read_known(run, opened, layout, AsOf(step.start, before))
         who = _one(opened, SHOPPER, layout.shopper, shopper)
         everyone = opened.load(storage.read(run, storage.SHOPPERS, layout.shoppers, before))
         ids = everyone.select(SHOPPER).union(known.counters.shoppers.select(SHOPPER))
         _require(opened, who, ids, layout.shopper, f"shopper {shopper!r}", at)
-        generated = shop.surface.candidates == "generated"
-        capped = shop.surface.max_candidates if generated else None
-        proposed = assemble.propose(opened, known, layout, who, capped)
+        capped = shop.surface.max_candidates if shop.surface.candidates == "generated" else None
+        proposed = candidates.propose(opened, known, layout, who, capped)
         pairs = proposed.pairs
         if item is None:
             pairs = pairs.filter(pairs.prior_rank <= most).select(*assemble.PAIR)
@@ -88,8 +88,8 @@ def show(
             pairs = who.cross_join(what)
         pairs = opened.materialize(pairs)
         shown = assemble.visits(who, at)
-        given = (opened, shown, (SHOPPER,), pairs, known, proposed, layout)
-        joined, built = assemble.joined(*given), assemble.build(*given)
+        joined = assemble.joined(opened, shown, pairs, known, proposed, layout)
+        built = assemble.build(opened, shown, pairs, known, proposed, layout)
         items = _explained(opened, layout, joined, built)
     return Explanation(shopper, at, step.start, items)
 

@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.validated_lake import FIRST, ValidatedLake, log_of, of_step
-from pipelines.features import assemble, catalogue, counters, fold
+from pipelines.features import assemble, candidates, catalogue, counters, fold
 from pipelines.features.engines import engine
+from pipelines.features.known import read_known
 from pipelines.features.moment import AsOf
 from pipelines.features.state import events, storage
 from pipelines.features.state.storage import Layout
@@ -104,15 +105,15 @@ def _state(folder: Path, histories: Any, articles: Any, cuts: set[int]) -> dict[
         as_of = AsOf(end, run.interval)
         since = as_of.ago(counters.WINDOW_DAYS)
         stood = events.standing_between(run, opened, layout, since, end)
-        known = assemble.know(run, opened, layout, as_of)
+        known = read_known(run, opened, layout, as_of)
         users = opened.load(storage.read(run, storage.SHOPPERS, layout.shoppers, run.interval))
         everyone = users.select(columns.SHOPPER)
-        proposed = assemble.propose(opened, known, layout, everyone, None)
+        proposed = candidates.propose(opened, known, layout, everyone, None)
         shown = assemble.visits(everyone, end)
         pairs = proposed.pairs.select(*assemble.PAIR)
         types = catalogue.types(layout)
         wanted = pa.schema({columns.SHOPPER: pa.string(), columns.ITEM: pa.string(), **types})
-        built = assemble.build(opened, shown, (columns.SHOPPER,), pairs, known, proposed, layout)
+        built = assemble.build(opened, shown, pairs, known, proposed, layout)
         return {
             "events": opened.arrow(stood, layout.events, "event_key"),
             "items": storage.read(run, storage.ITEMS, layout.items, run.interval),

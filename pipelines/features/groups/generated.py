@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ibis
 
-from pipelines.features import assemble, catalogue
-from pipelines.features.assemble import Known
+from pipelines.features import assemble, candidates, catalogue
 from pipelines.features.engines.base import Engine, Table, attach
 from pipelines.features.groups import arrivals
 from pipelines.features.groups.arrivals import Formed
+from pipelines.features.known import Known
 from pipelines.features.moment import DAY, micros
 from pipelines.features.state import storage
 from pipelines.features.state.events import plausible, standing
@@ -30,11 +30,11 @@ def form(run: Run, engine: Engine, layout: Layout, step: Interval, known: Known)
     new = engine.materialize(arrived)
     labels = engine.materialize(labelled)
     shoppers = new.select(columns.SHOPPER).distinct()
-    proposed = assemble.propose(engine, known, layout, shoppers, layout.shop.surface.max_candidates)
-    pairs = proposed.pairs.select(*assemble.PAIR)
-    built = assemble.build(
-        engine, new.drop("mature_at"), (columns.SHOPPER,), pairs, known, proposed, layout
+    proposed = candidates.propose(
+        engine, known, layout, shoppers, layout.shop.surface.max_candidates
     )
+    pairs = proposed.pairs.select(*assemble.PAIR)
+    built = assemble.build(engine, new.drop("mature_at"), pairs, known, proposed, layout)
     built = attach(built, labels, columns.GROUP, columns.ITEM)
     built = built.mutate(label=built.label.fill_null(0))
     schema = layout.rows(catalogue.types(layout))

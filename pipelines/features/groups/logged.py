@@ -8,11 +8,11 @@ import ibis
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.features import assemble, catalogue
-from pipelines.features.assemble import Known
+from pipelines.features import assemble, candidates, catalogue
 from pipelines.features.engines.base import Engine, Table, attach, conform
 from pipelines.features.groups import arrivals
 from pipelines.features.groups.arrivals import Formed
+from pipelines.features.known import Known
 from pipelines.features.moment import DAY, micros
 from pipelines.features.state import events, showings, storage
 from pipelines.features.state.storage import Layout
@@ -34,9 +34,9 @@ def form(run: Run, engine: Engine, layout: Layout, step: Interval, known: Known)
     arrived, late = _arrived(engine.load(changes), earlier, layout, step)
     shown = engine.materialize(arrived)
     shoppers = shown.select(columns.SHOPPER).distinct()
-    proposed = assemble.propose(engine, known, layout, shoppers, None)
+    proposed = candidates.propose(engine, known, layout, shoppers, None)
     pairs = engine.materialize(shown.select(*assemble.PAIR).distinct())
-    built = assemble.build(engine, shown, assemble.PAIR, pairs, known, proposed, layout)
+    built = assemble.build(engine, shown, pairs, known, proposed, layout)
     built = built.mutate(label=ibis.literal(0, "int8"))
     types = catalogue.types(layout)
     schema = layout.open_rows(types)

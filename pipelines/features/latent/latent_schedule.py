@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
 import pyarrow as pa
 
 from pipelines.features.counters import MILLION, Counters, recent
@@ -41,8 +40,7 @@ def known_factors(run: Run, engine: Engine, layout: Layout, counters: Counters) 
     before = _stored(run, layout, as_of.folded)
     number = (as_of.time - layout.shop.grid.anchor) // layout.shop.grid.step
     if before is None or number % REFIT_STEPS == 0:
-        pairs = _strengths(engine, layout, counters.pairs)
-        return als.fit(*pairs)
+        return als.fit(*_strengths(engine, layout, counters.pairs))
     lately = counters.lines.filter(
         recent(counters.lines, as_of, layout.shop.interval.days) & counters.lines[SHOPPER].notnull()
     )
@@ -100,6 +98,4 @@ def _strengths(
     )
     rows = engine.arrow(pairs.filter(pairs.si_decayed_millionth >= FAINTEST), schema)
     strengths = rows["si_decayed_millionth"].to_numpy() / MILLION
-    return (
-        rows[SHOPPER].combine_chunks(), rows[ITEM].combine_chunks(), strengths.astype(np.float64)
-    )  # fmt: skip
+    return rows[SHOPPER].combine_chunks(), rows[ITEM].combine_chunks(), strengths

@@ -69,9 +69,9 @@ def _first_seen(versions: Table, names: list[str]) -> Table:
 
 
 def encode(items: Table, engine: Engine, codes: pa.Table, layout: Layout) -> Table:
-    """Items with `code_<feature>` beside each categorical attribute, `UNKNOWN` where none."""
+    """Items with `code_<feature>` beside each categorical attribute, null where none."""
     given = engine.load(codes.select(["feature", "value", "code"]))
-    mine = [
+    by_feature = [
         (
             given.filter(given.feature == name).select(
                 **{name: given.value, f"code_{name}": given.code}
@@ -80,9 +80,4 @@ def encode(items: Table, engine: Engine, codes: pa.Table, layout: Layout) -> Tab
         )
         for name in features(layout)
     ]
-    coded = attach_all(items, mine)
-    known = {
-        f"code_{name}": coded[f"code_{name}"].fill_null(vocabulary.UNKNOWN)
-        for name in features(layout)
-    }
-    return coded.mutate(**known)
+    return attach_all(items, by_feature)

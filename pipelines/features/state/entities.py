@@ -7,12 +7,10 @@ from functools import reduce
 import ibis
 
 from pipelines.features.engines.base import Table, Value, attach, attach_all
-from pipelines.features.moment import micros
-from pipelines.features.state.events import cents, joined_key, standing
+from pipelines.features.state.events import cents, change, joined_key, standing
 from pipelines.features.state.storage import Layout
 from pipelines.shared import columns
 from pipelines.shared.declaration import Periods
-from pipelines.shared.intervals import Interval
 
 
 def item_versions(changes: Table, layout: Layout) -> Table:
@@ -26,13 +24,13 @@ def item_versions(changes: Table, layout: Layout) -> Table:
         price_cents=cents(changes[item.price]) if item.price else ibis.null("int64"),
         listed_at=changes[columns.COMMITTED_AT],
         **{name: changes[column].cast("string") for name, column in texts.items()},
-        **_change(changes),
+        **change(changes),
     ).filter(lambda row: row.item_id.notnull())
 
 
 def shopper_versions(changes: Table, layout: Layout) -> Table:
     """A step's changes of the shopper table, in the columns of `state/shoppers` and `_op`."""
-    versions = changes.select(shopper_id=changes[layout.shop.shopper.id], **_change(changes))
+    versions = changes.select(shopper_id=changes[layout.shop.shopper.id], **change(changes))
     return versions.filter(versions.shopper_id.notnull())
 
 
@@ -49,7 +47,7 @@ def period_versions(changes: Table, layout: Layout, place: int, periods: Periods
         valid_from=changes[periods.valid_from],
         valid_until=changes[periods.valid_until],
         **values,
-        **_change(changes),
+        **change(changes),
     )
 
 
@@ -58,10 +56,6 @@ def _held(changes: Table, periods: Periods, name: str) -> Value:
     if given is None:
         return ibis.null("float64")
     return changes[given].cast("float64") if isinstance(given, str) else ibis.literal(given)
-
-
-def _change(changes: Table) -> dict[str, object]:
-    return {name: changes[name] for name in (columns.OP, columns.COMMITTED_AT, columns.POSITION)}
 
 
 def fold(before: Table, versions: Table, key: str) -> Table:
@@ -91,11 +85,6 @@ def fold_items(before: Table, versions: Table) -> Table:
     )
     known = ibis.coalesce(now["_first"], now["_since"]), ibis.coalesce(now["_since"], now["_first"])
     return now.mutate(listed_at=ibis.least(*known)).drop("_first", "_since")
-
-
-def still_relevant(periods: Table, step: Interval) -> Table:
-    """Periods that can hold at some time after the step."""
-    return periods.filter(periods.valid_until > micros(step.end))
 
 
 def segments(periods: Table, layout: Layout) -> Table:

@@ -25,6 +25,11 @@ def cents(amount: Value) -> Value:
     return (amount * 100).round().cast("int64")
 
 
+def change(changes: Table) -> dict[str, Value]:
+    """What a version keeps of its change: operation, commit time and position."""
+    return {name: changes[name] for name in (columns.OP, columns.COMMITTED_AT, columns.POSITION)}
+
+
 def joined_key(changes: Table, prefix: str, names: list[str]) -> Value:
     """A text that is equal exactly where the key columns are equal."""
     parts = [
@@ -65,11 +70,7 @@ def normalise(changes: Table, layout: Layout, event: Event) -> Table:
         item_id=changes[event.item].cast(DataType.from_pyarrow(layout.item)),
         event_time=changes[event.time],
         **optional,
-        **{
-            columns.OP: ibis.ifelse(gone, columns.DELETE, operation),
-            columns.COMMITTED_AT: changes[columns.COMMITTED_AT],
-            columns.POSITION: changes[columns.POSITION],
-        },
+        **change(changes) | {columns.OP: ibis.ifelse(gone, columns.DELETE, operation)},
     )
     return versions.select(*types.names)
 

@@ -8,7 +8,6 @@ from ibis.expr.datatypes import DataType
 from pipelines.features.engines.base import Table
 from pipelines.features.state import events
 from pipelines.features.state.storage import Layout
-from pipelines.shared import columns
 from pipelines.shared.declaration import Impressions
 
 
@@ -35,7 +34,7 @@ def versions(changes: Table, layout: Layout) -> Table:
         item_id=changes[shown.item].cast(DataType.from_pyarrow(layout.item)),
         group_time=changes[shown.time],
         shown_position=position,
-        **{name: changes[name] for name in (columns.OP, columns.COMMITTED_AT, columns.POSITION)},
+        **events.change(changes),
     )
 
 
