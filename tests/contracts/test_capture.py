@@ -75,7 +75,9 @@ def test_every_change_has_its_operation_time_and_place(corner: Corner) -> None:
     assert changes.schema == change_schema(corner.shop.tables[GOODS])
     expected = [("insert", "a"), ("insert", "b"), ("update", "a"), ("delete", "b")]
     assert news(changes) == (expected if corner.mode.versions else [("insert", "a")])
-    assert changes["amount"].to_pylist()[2:3] in ([Decimal("2.50")], [])
+    raised = Decimal("2.50")
+    amounts = [None, None, raised, None] if corner.mode.versions else [raised]
+    assert changes["amount"].to_pylist() == amounts
     times = changes[COMMITTED_AT].to_pylist()
     assert begin <= times[0]
     assert times[-1] < end
@@ -122,7 +124,8 @@ def test_a_long_transaction_is_taken_whole_after_its_commit(corner: Corner) -> N
         corner.put(slow, "slow 2")
     taken, position = corner.take(None, position)
     assert skus(taken) == ["slow 1", "slow 2"]
-    assert len(set(taken[TRANSACTION].to_pylist())) == 1 or not corner.mode.named
+    if corner.mode.named:
+        assert len(set(taken[TRANSACTION].to_pylist())) == 1
     assert corner.take(None, position)[0].num_rows == 0
 
 
@@ -160,7 +163,9 @@ def test_a_truncated_table(corner: Corner) -> None:
     before = corner.cut()
     verb = "DELETE FROM" if corner.engine.dialect.name == "sqlite" else "TRUNCATE"
     corner.write(sa.text(f"{verb} {GOODS}"))
-    assert corner.take(before, position)[0].num_rows == 0 or not corner.mode.versions
+    # A cursor sees rows vanish only when it compares keys: whatever the interval.
+    vanished = 0 if corner.mode.versions else 2
+    assert corner.take(before, position)[0].num_rows == vanished
     if corner.mode.truncate is not None:
         with pytest.raises(
             corner.mode.truncate, match=r"goods was (truncated|emptied).*(fresh snapshot|install)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import hmac
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -271,18 +272,17 @@ def test_a_missing_key_is_named_before_anything_is_read(shop_url: str, tmp_path:
     ("statement", "expected"),
     [
         ("ALTER TABLE web.articles ADD discount int",
-         r"articles\.discount is new; add it to shops/tiny/shop\.yaml or list it under `ignore`"),
+         r"articles\.discount is new.*shops/tiny/shop\.yaml.*`ignore`"),
         ("ALTER TABLE web.articles RENAME maker TO makers",
-         r"articles\.maker is declared, but the table has no such column \(is it now 'makers'\?\)"),
+         r"articles\.maker is declared.*'makers'.*`tables\.articles\.columns`"),
         ("ALTER TABLE web.articles ALTER amount TYPE numeric(12, 3)",
-         r"articles\.amount is declared decimal\(10,2\), but the table has numeric\(12,3\)"),
+         r"articles\.amount .*decimal\(10,2\).*numeric\(12,3\).*`tables.*amount`"),
         ("ALTER TABLE web.shown ALTER place TYPE bigint",
-         r"shown\.place is declared int32, but the table has bigint, accepted: int2, int4"),
+         r"shown\.place .*int32.*bigint, accepted: int2, int4"),
         ("ALTER TABLE web.articles ALTER kind TYPE text[] USING ARRAY[kind]",
-         r"articles\.kind is declared string, but the table has text\[\]"),
+         r"articles\.kind .*string.*text\[\]"),
         ("ALTER TABLE web.articles RENAME TO article",
-         r"web\.articles is declared, but the database has no such table; "
-         r"did you mean 'article'\?"),
+         r"web\.articles is declared.*'article'.*`tables`"),
     ],
 )  # fmt: skip
 def test_a_table_that_departs_from_its_declaration_is_named(
@@ -296,7 +296,7 @@ def test_a_table_that_departs_from_its_declaration_is_named(
         extract.run(Run(settings_for(tmp_path, shop_url), tiny(), WEEK), table)
     with pytest.raises(SchemaDrift, match=expected):
         extract.install(shop_url, tiny(), OPENING)
-    assert len(extract.check(shop_url, tiny())) >= 1
+    assert re.search(expected, "; ".join(extract.check(shop_url, tiny())))
 
 
 def test_capture_that_was_never_installed_is_named(shop_url: str, tmp_path: Path) -> None:
@@ -341,7 +341,9 @@ def test_the_shop_can_always_write(shop_url: str) -> None:
         db.execute("ALTER TABLE web.articles DROP maker")
         for sku in "abc":
             db.execute("INSERT INTO web.articles (sku) VALUES (%s)", [sku])
-        assert any("maker" in each and "misses" in each for each in extract.check(shop_url, shop))
+        gone, failed = extract.check(shop_url, shop)
+        assert "articles.maker" in gone
+        assert re.search("capture of articles failed.*maker.*capture install", failed)
         faults = db.execute("SELECT count(*) FROM freshrank_tiny.faults").fetchone()
         assert faults == (1,)
         db.execute("ALTER TABLE web.articles ADD maker text")
@@ -466,7 +468,9 @@ def test_what_is_read_follows_the_change_not_the_history(shop_url: str) -> None:
                 assert sum(batch.num_rows for batch in changes.batches) == 2000
                 position = changes.position
         plan = _plan(db, position, utc("2017-05-29"))
-    assert "Seq Scan on changes_articles" not in plan
+    scans = re.findall(r"(\w+ \w+) (?:using \w+ )?on changes_articles", plan)
+    assert scans, plan
+    assert "Seq Scan" not in scans, plan
 
 
 def _at(db: Any, moment: str, statement: str) -> None:
