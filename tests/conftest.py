@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.servers import mariadb as mariadb_server
+from benchmarks.servers.mariadb import MariadbServer
 from local.servers import postgres as local_postgres
 from local.servers.postgres import PostgresServer
 from pipelines.shared.settings import Settings
-from tests.extract import mariadb_server
-from tests.extract.mariadb_server import MariadbServer
 from tests.extract.wal import wal_shop
 
 PROJECT = Path(__file__).parents[1]
@@ -41,6 +41,8 @@ def debian_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
 @pytest.fixture(scope="session")
 def mariadb() -> Iterator[MariadbServer]:
     """One private MariaDB with a row binlog for the whole session."""
+    if not mariadb_server.installed():
+        pytest.skip("needs the Debian package mariadb-server")
     with mariadb_server.server() as server:
         yield server
 

@@ -20,6 +20,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.corner.kills import survived_everywhere
+from benchmarks.servers import mariadb as mariadb_server
 from local.servers import postgres
 from local.servers.postgres import PostgresServer
 from pipelines import extract
@@ -186,11 +188,9 @@ def _wal(server: PostgresServer, url: str, rows: int) -> dict[str, Result]:
 
 
 def _binlog(mariadb: Any, rows: int) -> dict[str, Result]:
-    from tests.extract import mariadb_server
-
     with (
         tempfile.TemporaryDirectory() as folder,
-        mariadb_server.database(mariadb, "") as url,
+        mariadb_server.database(mariadb) as url,
         mariadb_server.connect(url) as connection,
         connection.cursor() as cursor,
     ):
@@ -209,8 +209,6 @@ def _binlog(mariadb: Any, rows: int) -> dict[str, Result]:
 
 
 def _faults(server: PostgresServer, mariadb: Any, kills: int) -> int:
-    from tests.faults.kills import survived_everywhere
-
     servers = {"postgres": server, "logical_postgres": server, "mariadb": mariadb}
     say.print(f"{kills} kills …")
     with tempfile.TemporaryDirectory() as folder:
@@ -224,8 +222,6 @@ def _chunks(rows: int) -> Iterator[tuple[int, int]]:
 
 @contextmanager
 def _servers() -> Iterator[tuple[PostgresServer, Any]]:
-    from tests.extract import mariadb_server
-
     with (
         tempfile.TemporaryDirectory() as folder,
         postgres.server(Path(folder), {"wal_level": "logical", "max_wal_size": "8GB"}) as server,

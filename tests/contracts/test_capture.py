@@ -19,24 +19,14 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.corner.modes import GOODS, MODES, SALES, CaptureMode
+from benchmarks.corner.shop import Corner, Fold, news, opened, same, skus
+from benchmarks.corner.writers import Busy
 from pipelines import extract
 from pipelines.extract.source import Position, change_schema
 from pipelines.extract.stage import extract as extract_from
 from pipelines.shared.columns import COMMITTED_AT, OP, POSITION, TRANSACTION
 from pipelines.shared.intervals import Interval
-from tests.contracts.capture_modes import (
-    GOODS,
-    MODES,
-    SALES,
-    Busy,
-    CaptureMode,
-    Corner,
-    Fold,
-    news,
-    opened,
-    same,
-    skus,
-)
 
 SKEW = timedelta(minutes=2)
 """Less than the lag within which a cursor looks back."""

@@ -18,13 +18,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.servers.postgres import connect
 from pipelines.extract import install, remove
 from pipelines.extract.source import ChangeSource, Position, change_schema
 from pipelines.extract.trigger.postgres.source import TriggerSource
 from pipelines.shared.intervals import utc
 from pipelines.shared.settings import Settings
 from tests.extract.list_source import ListSource
-from tests.extract.postgres_shop import PostgresTransaction, connect, database, tiny
+from tests.extract.postgres_shop import PostgresTransaction, database, tiny
 
 TABLE = "articles"
 

@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from benchmarks.corner.modes import GOODS, MODES, SALES, CaptureMode
+from benchmarks.corner.shop import Corner, Fold, news, opened, same
+from benchmarks.corner.writers import Busy
 from pipelines import extract
 from pipelines.extract.modes import mode
 from pipelines.extract.source import Position
@@ -19,18 +22,6 @@ from pipelines.shared.columns import POSITION
 from pipelines.shared.errors import CaptureMissing, SourceMovedOn
 from pipelines.shared.intervals import Interval
 from pipelines.shared.run import Installation
-from tests.contracts.capture_modes import (
-    GOODS,
-    MODES,
-    SALES,
-    Busy,
-    CaptureMode,
-    Corner,
-    Fold,
-    news,
-    opened,
-    same,
-)
 
 
 @pytest.fixture(

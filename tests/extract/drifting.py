@@ -17,6 +17,9 @@ import pytest
 import yaml
 from sqlalchemy import make_url
 
+from benchmarks.servers import mariadb as mariadb_server
+from benchmarks.servers.mariadb import MariadbServer
+from benchmarks.servers.postgres import connect
 from local.servers.postgres import PostgresServer
 from pipelines import extract
 from pipelines.extract.modes import mode
@@ -26,9 +29,7 @@ from pipelines.shared.intervals import Interval
 from pipelines.shared.ledger import Manifest
 from pipelines.shared.run import Run
 from pipelines.shared.settings import Settings
-from tests.extract import mariadb_server
-from tests.extract.mariadb_server import MariadbServer
-from tests.extract.postgres_shop import DECLARED, connect, database
+from tests.extract.postgres_shop import DECLARED, database
 
 MODES = (
     "trigger postgresql", "trigger mariadb", "trigger sqlite", "wal postgresql", "binlog mariadb",

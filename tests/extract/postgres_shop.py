@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import psycopg
-from sqlalchemy import make_url
-
+from benchmarks.servers import postgres
 from local.servers.postgres import PostgresServer
 from pipelines.shared.declaration import Shop, load_shop
 
@@ -30,29 +26,9 @@ def tiny() -> Shop:
     return load_shop("tiny", DECLARED)
 
 
-@contextmanager
-def database(server: PostgresServer, tables: str = TABLES) -> Iterator[str]:
+def database(server: PostgresServer, tables: str = TABLES) -> AbstractContextManager[str]:
     """A database with the given tables; yields its URL and drops it in the end."""
-    name = f"shop_{uuid.uuid4().hex[:12]}"
-    with server.connect("postgres") as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    url = server.url(name)
-    try:
-        with connect(url) as connection:
-            connection.execute(tables)
-        yield url
-    finally:
-        with server.connect("postgres") as connection:
-            # A reader of a log that was just cut off may hold its slot for another moment.
-            reading = "SELECT pg_terminate_backend(active_pid, 10000) FROM pg_replication_slots"
-            connection.execute(f"{reading} WHERE active AND database = %s", [name])
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def connect(url: str) -> Any:
-    """An autocommit connection."""
-    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    return psycopg.connect(plain, autocommit=True)
+    return postgres.database(server, tables)
 
 
 class PostgresTransaction:
@@ -60,7 +36,7 @@ class PostgresTransaction:
 
     def __init__(self, url: str, shop: Shop, at: str) -> None:
         self._shop = shop
-        self._connection = connect(url)
+        self._connection = postgres.connect(url)
         self._connection.autocommit = False
         self._connection.execute("SELECT set_config('freshrank.clock', %s, true)", [at + "+00"])
 

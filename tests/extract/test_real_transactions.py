@@ -11,11 +11,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.servers.postgres import connect
 from pipelines import extract
 from pipelines.shared.intervals import Interval, utc
 from pipelines.shared.run import Run
 from pipelines.shared.settings import Settings
-from tests.extract.postgres_shop import DECLARED, connect, database, tiny
+from tests.extract.postgres_shop import DECLARED, database, tiny
 
 WEEKS = 6
 

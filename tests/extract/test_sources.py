@@ -16,6 +16,9 @@ import yaml
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
+from benchmarks.servers import mariadb as mariadb_server
+from benchmarks.servers.mariadb import MariadbServer
+from benchmarks.servers.postgres import connect
 from local.servers.postgres import PostgresServer
 from pipelines import extract, loop
 from pipelines.inspect import doctor, freshness, status
@@ -24,9 +27,7 @@ from pipelines.shared.errors import DeclarationError, SourceUnavailable
 from pipelines.shared.intervals import Interval, utc
 from pipelines.shared.run import Installation
 from pipelines.shared.settings import Settings
-from tests.extract import mariadb_server
-from tests.extract.mariadb_server import MariadbServer
-from tests.extract.postgres_shop import DECLARED, PostgresTransaction, connect, database
+from tests.extract.postgres_shop import DECLARED, PostgresTransaction, database
 
 PROJECT = Path(__file__).parents[2]
 WEEKS = [Interval.of("2017-01-02", "2017-01-09"), Interval.of("2017-01-09", "2017-01-16")]

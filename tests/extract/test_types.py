@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.extract.databases.postgres import adbc
+from pipelines.extract.cursor import adbc
 from pipelines.inspect import export
 from pipelines.shared.errors import SchemaDrift
 from pipelines.shared.hashing import content_hash

@@ -21,6 +21,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.corner.modes import GOODS, MODES, AnyInterval, CaptureMode
+from benchmarks.corner.shop import Corner, opened, same
+from benchmarks.servers.mariadb import MariadbServer
 from local.processes import Register, stop
 from local.servers import postgres
 from local.servers.postgres import PostgresServer
@@ -32,16 +35,6 @@ from pipelines.extract.source import ChangeBatch, ChangeSource, Position
 from pipelines.extract.stage import extract as extract_from
 from pipelines.shared.errors import LakeFull, SourceUnavailable
 from pipelines.shared.intervals import Interval
-from tests.contracts.capture_modes import (
-    GOODS,
-    MODES,
-    AnyInterval,
-    CaptureMode,
-    Corner,
-    opened,
-    same,
-)
-from tests.extract.mariadb_server import MariadbServer
 from tests.extract.wal.wal_shop import LOGICAL
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.contracts.capture_modes import MODES, Busy, CaptureMode, opened
-from tests.faults.extractor import STEPS, Extractor
-from tests.faults.kills import History, survived
+from benchmarks.corner.extractor import STEPS, Extractor
+from benchmarks.corner.kills import History, survived
+from benchmarks.corner.modes import MODES, CaptureMode
+from benchmarks.corner.shop import opened
+from benchmarks.corner.writers import Busy
 
 KILLS = 23
 """Of each mode; 207 together."""

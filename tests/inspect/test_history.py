@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.servers.postgres import connect
 from pipelines import extract as stage
 from pipelines.extract import install
 from pipelines.extract.stage import extract
@@ -21,7 +22,7 @@ from pipelines.shared.intervals import Interval, utc
 from pipelines.shared.run import Installation
 from pipelines.shared.settings import Settings
 from tests.extract.list_source import ListSource
-from tests.extract.postgres_shop import DECLARED, PostgresTransaction, connect, database, tiny
+from tests.extract.postgres_shop import DECLARED, PostgresTransaction, database, tiny
 from tests.extract.test_stage import TABLE, WEEKS, living_source
 
 FIRST = datetime(2017, 1, 2, tzinfo=UTC)

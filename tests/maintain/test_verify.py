@@ -193,7 +193,7 @@ def test_damaged_changes_are_taken_from_the_shop_again(postgres, tmp_path: Path)
         )
         installation = replace(installation, settings=settings)
         shop = installation.shop
-        with postgres_shop.connect(url) as connection:
+        with postgres.connect(url) as connection:
             connection.execute("INSERT INTO web.articles VALUES ('first', 'k', 'm', 1)")
         install(url, shop, utc("2017-01-01"))
         for day in range(2, 20):

@@ -15,10 +15,10 @@ from typing import Any
 import pyarrow as pa
 import sqlalchemy as sa
 
+from pipelines.extract.cursor import adbc
 from pipelines.extract.databases.any import values
 from pipelines.extract.databases.any.catalogue import schema_of
 from pipelines.extract.databases.any.connection import connect
-from pipelines.extract.databases.postgres import adbc
 from pipelines.extract.source import FIRST_BATCH, rows_to_fetch
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import SchemaDrift

@@ -21,6 +21,8 @@ import pyarrow as pa
 import pytest
 from sqlalchemy import make_url
 
+from benchmarks.servers import mariadb as mariadb_server
+from benchmarks.servers.mariadb import MariadbServer, connect
 from pipelines import extract
 from pipelines.extract.binlog import snapshot
 from pipelines.extract.binlog import source as binlog
@@ -37,8 +39,8 @@ from pipelines.shared.errors import (
 from pipelines.shared.intervals import Interval, utc
 from pipelines.shared.run import Run
 from pipelines.shared.settings import Settings
-from tests.extract import mariadb_server
-from tests.extract.mariadb_server import MariadbServer, connect, tiny
+from tests.extract import mariadb_shop
+from tests.extract.mariadb_shop import tiny
 
 pytestmark = pytest.mark.services
 
@@ -49,7 +51,7 @@ SECOND = dt.timedelta(seconds=1)
 
 @pytest.fixture
 def url(mariadb: MariadbServer) -> Iterator[str]:
-    with mariadb_server.database(mariadb) as url:
+    with mariadb_server.database(mariadb, mariadb_shop.TABLES) as url:
         yield url
 
 
@@ -470,7 +472,7 @@ def test_a_setting_that_loses_changes_is_named(
 def test_a_server_without_a_binlog_is_named() -> None:
     with (
         mariadb_server.server(log_settings=()) as server,
-        mariadb_server.database(server) as url,
+        mariadb_server.database(server, mariadb_shop.TABLES) as url,
         pytest.raises(CaptureMissing, match=r"log_bin = OFF.*write `log_bin = binlog` under"),
     ):
         extract.install(url, tiny(schema_of(url)))

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.extract import mariadb_server
-from tests.extract.mariadb_server import MariadbServer
+from benchmarks.servers import mariadb as mariadb_server
+from benchmarks.servers.mariadb import MariadbServer
 
 
 @pytest.fixture

@@ -15,17 +15,17 @@ import sqlalchemy as sa
 from pydantic import ValidationError
 from sqlalchemy.engine import make_url
 
+from benchmarks.servers.postgres import connect
 from pipelines import extract
 from pipelines.extract import source as extract_source
-from pipelines.extract.cursor import snapshot
+from pipelines.extract.cursor import adbc, snapshot
 from pipelines.extract.cursor.source import CursorSource
-from pipelines.extract.databases.postgres import adbc
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import CaptureMissing, SchemaDrift, SettingsError, SourceUnavailable
 from pipelines.shared.intervals import utc
 from pipelines.shared.settings import Settings
 from tests.extract.cursor.cursor_shop import GOODS, TIMED, shop_with
-from tests.extract.postgres_shop import connect, database
+from tests.extract.postgres_shop import database
 
 END = utc("2100-01-01")
 

@@ -13,6 +13,8 @@ from typing import Any
 import pyarrow as pa
 from sqlalchemy import make_url
 
+from benchmarks.servers import mariadb as mariadb_server
+from benchmarks.servers.mariadb import MariadbServer
 from pipelines import extract
 from pipelines.extract.modes import mode
 from pipelines.extract.source import Position
@@ -20,8 +22,7 @@ from pipelines.extract.trigger.numbered.sql import microseconds
 from pipelines.shared.declaration import Shop
 from pipelines.shared.intervals import utc
 from pipelines.shared.settings import Settings
-from tests.extract import mariadb_server
-from tests.extract.mariadb_server import MariadbServer
+from tests.extract import mariadb_shop
 from tests.extract.postgres_shop import DECLARED
 from tests.extract.postgres_shop import tiny as tiny_in_postgres
 
@@ -108,7 +109,7 @@ def _shop(schema: str) -> Shop:
 
 
 @contextmanager
-def in_mariadb(server: MariadbServer, tables: str = mariadb_server.TABLES) -> Iterator[TriggerShop]:
+def in_mariadb(server: MariadbServer, tables: str = mariadb_shop.TABLES) -> Iterator[TriggerShop]:
     with mariadb_server.database(server, tables) as url:
         shop = _shop(str(make_url(url).database))
         yield TriggerShop(url, shop, lambda: mariadb_server.connect(url), "%s")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.servers.postgres import connect
 from local.servers.postgres import PostgresServer
 from pipelines import extract
 from pipelines.extract.wal import install, slot
@@ -21,7 +22,7 @@ from pipelines.shared.errors import (
 )
 from pipelines.shared.intervals import Interval, utc
 from pipelines.shared.run import Run
-from tests.extract.postgres_shop import connect, database
+from tests.extract.postgres_shop import database
 from tests.extract.wal.wal_shop import WalShop, captured, wal_shop
 
 pytestmark = pytest.mark.services

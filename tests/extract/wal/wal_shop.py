@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from benchmarks.servers.postgres import connect
 from local.servers import postgres
 from local.servers.postgres import PostgresServer
 from pipelines import extract
@@ -21,7 +22,7 @@ from pipelines.extract.source import Position
 from pipelines.extract.wal.source import WalSource
 from pipelines.shared.declaration import Shop
 from pipelines.shared.settings import Settings
-from tests.extract.postgres_shop import DECLARED, TABLES, connect, database, tiny
+from tests.extract.postgres_shop import DECLARED, TABLES, database, tiny
 
 LOGICAL = {"wal_level": "logical", "max_replication_slots": "20"}
 DEBIAN = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))

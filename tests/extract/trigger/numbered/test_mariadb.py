@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
+from benchmarks.servers import mariadb as mariadb_server
+from benchmarks.servers.mariadb import LOOPBACK, MariadbServer
 from pipelines import extract
 from pipelines.extract.modes import mode
 from pipelines.extract.trigger.numbered.mariadb.session import opened
 from pipelines.extract.trigger.numbered.sql import microseconds
 from pipelines.shared.errors import CaptureMissing
 from pipelines.shared.intervals import utc
-from tests.extract import mariadb_server
-from tests.extract.mariadb_server import LOOPBACK, MariadbServer
 from tests.extract.trigger.trigger_shop import TriggerShop, in_mariadb, only
 
 pytestmark = pytest.mark.services

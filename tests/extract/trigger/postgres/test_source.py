@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from benchmarks.servers.postgres import connect
 from pipelines import extract
 from pipelines.extract.trigger.postgres.source import TriggerSource
 from pipelines.shared.declaration import Shop
@@ -23,7 +24,7 @@ from pipelines.shared.errors import CaptureMissing, SchemaDrift, SettingsError, 
 from pipelines.shared.intervals import Interval, utc
 from pipelines.shared.run import Run
 from pipelines.shared.settings import Settings
-from tests.extract.postgres_shop import DECLARED, connect, database, tiny
+from tests.extract.postgres_shop import DECLARED, database, tiny
 
 pytestmark = pytest.mark.services
 

@@ -15,22 +15,14 @@ from typing import Any
 import pyarrow as pa
 import sqlalchemy as sa
 
+from benchmarks.corner.extractor import Extractor
+from benchmarks.corner.modes import GOODS, MODES, SALES, CaptureMode
+from benchmarks.corner.shop import Corner, Fold, opened, same
+from benchmarks.corner.writers import Busy
 from pipelines.shared.columns import POSITION, TRANSACTION
 from pipelines.shared.hashing import content_hash
 from pipelines.shared.intervals import Interval
 from pipelines.shared.lake import in_source_order
-from tests.contracts.capture_modes import (
-    GOODS,
-    MODES,
-    SALES,
-    Busy,
-    CaptureMode,
-    Corner,
-    Fold,
-    opened,
-    same,
-)
-from tests.faults.extractor import Extractor
 
 TABLES = (SALES, GOODS)
 ANEW = 12

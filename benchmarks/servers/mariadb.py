@@ -1,4 +1,4 @@
-"""A private MariaDB with a row binlog, the tiny shop in it, and a writer for it."""
+"""A private MariaDB with a row binlog, for benchmarks and tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pymysql
-import pytest
 from sqlalchemy import make_url
 
 from local.errors import ServiceFailedError
@@ -29,8 +28,6 @@ from local.processes import (
     stop,
     wait_ready,
 )
-from pipelines.shared.declaration import Shop
-from tests.extract.postgres_shop import tiny as tiny_in_postgres
 
 OWNER, PASSWORD = "freshrank", "owner's word"
 LOG_SETTINGS = (
@@ -43,15 +40,6 @@ _SETTINGS = (
     "--innodb-log-file-size=16M", "--innodb-flush-log-at-trx-commit=2", "--key-buffer-size=1M",
     "--max-allowed-packet=64M", "--performance-schema=0", "--character-set-server=utf8mb4",
 )  # fmt: skip
-TABLES = """
-    CREATE TABLE users (uid varchar(40) PRIMARY KEY, email text, city text);
-    CREATE TABLE articles (sku varchar(40) COLLATE utf8mb4_bin PRIMARY KEY, kind mediumtext,
-                           maker text, amount decimal(10, 2));
-    CREATE TABLE shown (list_id varchar(40), sku varchar(40), uid text, place int,
-                        shown_at timestamp(6) NULL, PRIMARY KEY (list_id, sku));
-    CREATE TABLE actions (action_id varchar(40) PRIMARY KEY, type text, uid text, sku text,
-                          at datetime(6), pieces int, paid decimal(10, 2));
-"""
 
 
 @dataclass
@@ -104,16 +92,24 @@ class MariadbServer:
         return True
 
 
+def installed() -> bool:
+    """Whether this machine has a MariaDB server."""
+    return bool(_binary("mariadbd"))
+
+
 @contextmanager
 def server(log_settings: tuple[str, ...] = LOG_SETTINGS) -> Iterator[MariadbServer]:
-    """A throwaway server for the length of a with block; skips where MariaDB is not installed.
+    """A throwaway server for the length of a with block.
 
     Its folder is not one of pytest's: each new session of pytest closes those to other accounts.
+
+    Raises:
+        ServiceFailedError: MariaDB is not installed, or does not start.
     """
-    if not _binary("mariadbd"):
-        pytest.skip("needs the Debian package mariadb-server")
+    if not installed():
+        raise ServiceFailedError("mariadbd is not installed: sudo apt-get install mariadb-server")
     with tempfile.TemporaryDirectory(prefix="freshrank-mariadb-") as folder:
-        running = _installed(Path(folder), log_settings)
+        running = _initialised(Path(folder), log_settings)
         try:
             running.start()
             yield running
@@ -121,7 +117,7 @@ def server(log_settings: tuple[str, ...] = LOG_SETTINGS) -> Iterator[MariadbServ
             running.stop(signal.SIGKILL)
 
 
-def _installed(folder: Path, log_settings: tuple[str, ...]) -> MariadbServer:
+def _initialised(folder: Path, log_settings: tuple[str, ...]) -> MariadbServer:
     account = _account()
     # Not logged: it runs at each start, by the server's clock, which tests may have run ahead of.
     (folder / "first.sql").write_text(
@@ -158,15 +154,8 @@ def _account() -> Account | None:
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
 
 
-def tiny(schema: str, **source: Any) -> Shop:
-    """The tiny shop, captured from the binlog of a database."""
-    shop = tiny_in_postgres()
-    changed = {"capture": "binlog", "schema_name": schema, **source}
-    return shop.model_copy(update={"sources": {"shop": shop.source.model_copy(update=changed)}})
-
-
 @contextmanager
-def database(running: MariadbServer, tables: str = TABLES) -> Iterator[str]:
+def database(running: MariadbServer, tables: str = "") -> Iterator[str]:
     """A database with the given tables; yields its URL and drops it in the end."""
     name = f"shop_{uuid.uuid4().hex[:12]}"
     running.execute(f"CREATE DATABASE {name}")

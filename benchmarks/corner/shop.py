@@ -1,19 +1,13 @@
-"""Every capture mode, on every server it is promised for, behind one face.
-
-A further mode is one more entry of `MODES`. The shop is the same everywhere: goods and their sales.
-"""
+"""The corner shop: goods and their sales, in any database, with what was extracted of them."""
 
 from __future__ import annotations
 
 import json
-import threading
 import time
-import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,104 +16,16 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 from sqlalchemy.dialects import mysql
 
+from benchmarks.corner.modes import GOODS, SALES, AnyInterval, CaptureMode, declared
+from benchmarks.servers import mariadb, postgres
 from pipelines import extract
 from pipelines.extract.modes import mode
 from pipelines.extract.source import ChangeSource, Position
 from pipelines.shared.columns import DELETE, INSERT, OP, POSITION
 from pipelines.shared.declaration import Shop
-from pipelines.shared.errors import CaptureMissing, SchemaDrift
 from pipelines.shared.hashing import content_hash
 from pipelines.shared.intervals import Interval
-from pipelines.shared.run import Run
 from pipelines.shared.settings import Settings
-
-GOODS, SALES = "goods", "sales"
-_COLUMNS = {
-    GOODS: {"sku": "string", "note": "string", "amount": "decimal(10,2)", "stock": "int64",
-            "touched": "timestamp"},
-    SALES: {"basket": "int64", "sku": "string", "shopper": "string", "touched": "timestamp"},
-}  # fmt: skip
-_KEYS = {GOODS: ["sku"], SALES: ["basket", "sku"]}
-_DECLARED: dict[str, Any] = {
-    "shop": "corner",
-    "title": "A corner shop",
-    "shopper": {"table": SALES, "id": "shopper"},
-    "item": {"table": GOODS, "id": "sku", "category": "note"},
-    "events": [
-        {"kind": "sale", "grade": 1, "table": SALES, "time": "touched", "shopper": "shopper",
-         "item": "sku", "group": "basket"}
-    ],
-    "surfaces": [{"name": "basket", "candidates": "generated", "groups_of": "sale"}],
-    "interval": {"anchor": "2017-01-02", "days": 1},
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class CaptureMode:
-    """A capture mode on a server, and what it promises there."""
-
-    capture: str
-    server: str
-    """Fixture of the server; empty: a file."""
-    versions: bool = True
-    """Every change of a row comes, not only its last state before an extraction."""
-    whole: bool = True
-    """A transaction lies in the same interval of every table, whenever it commits."""
-    stamp: str = ""
-    """Gives a transaction the time {second}, where the mode goes by the session's clock."""
-    whole_seconds: bool = False
-    """Commit times are whole seconds."""
-    named: bool = True
-    """A change tells which transaction it is of."""
-    parallel: bool = True
-    """Several transactions can write at once."""
-    truncate: type[Exception] | None = None
-    """What a TRUNCATE is refused with; None: it is the delete of every row."""
-
-    def __str__(self) -> str:
-        return f"{self.capture}-{self.server or 'sqlite'}"
-
-    @property
-    def clock(self) -> bool:
-        """Whether a test can choose the time of commits."""
-        return bool(self.stamp) or self.capture == "cursor"
-
-
-MODES = [
-    CaptureMode("trigger", "postgres",
-        stamp="SELECT set_config('freshrank.clock', to_timestamp({second})::text, true)"),
-    CaptureMode("trigger", "mariadb", stamp="SET timestamp = {second}", truncate=CaptureMissing),
-    CaptureMode("trigger", "", whole=False, named=False, parallel=False),
-    CaptureMode("wal", "logical_postgres", truncate=CaptureMissing),
-    CaptureMode("wal", "debian_postgres", truncate=CaptureMissing),
-    CaptureMode("binlog", "mariadb", stamp="SET timestamp = {second}", whole_seconds=True,
-        truncate=SchemaDrift),
-    CaptureMode("cursor", "", versions=False, whole=False, parallel=False),
-    CaptureMode("cursor", "postgres", versions=False, whole=False),
-    CaptureMode("cursor", "mariadb", versions=False, whole=False),
-]  # fmt: skip
-
-
-def declared(mode: CaptureMode, schema: str) -> Shop:
-    """The shop as it is captured; a cursor finds deletes by reconciling."""
-    tables: dict[str, Any] = {
-        name: {"key": _KEYS[name], "columns": columns} for name, columns in _COLUMNS.items()
-    }
-    if mode.capture == "cursor":
-        for table in tables.values():
-            table["cursor"] = {"column": "touched", "reconcile": True}
-    source = {"connection": "corner", "capture": mode.capture, "schema": schema}
-    return Shop.model_validate_json(
-        json.dumps(_DECLARED | {"sources": {"shop": source}, "tables": tables})
-    )
-
-
-class AnyInterval(Run):
-    """A run whose interval need not lie on the shop's grid."""
-
-    @cached_property
-    def steps(self) -> tuple[Interval, ...]:
-        return (self.interval,)
 
 
 @dataclass
@@ -311,101 +217,6 @@ def news(changes: pa.Table) -> list[tuple[Any, Any]]:
     return list(zip(changes[OP].to_pylist(), skus(changes), strict=True))
 
 
-class Busy:
-    """Shop assistants at work: threads that write to both tables in every transaction.
-
-    Goods `hot …` are counted up by all of them in turn; others come, change, are renamed and go;
-    some transactions are rolled back.
-    """
-
-    def __init__(self, corner: Corner, count: int = 3, pause_s: float = 0.004) -> None:
-        self._corner, self._pause = corner, pause_s
-        self._stop, self.open = threading.Event(), threading.Event()
-        self.open.set()
-        """While it is clear, no transaction is open, once `paused`."""
-        self._own = [threading.Lock() for _ in range(count)]
-        self.failed: list[BaseException] = []
-        self.written = 0
-        name = uuid.uuid4().hex[:6]
-        self._threads = [
-            threading.Thread(target=self._work, args=[f"{name} {number}", number])
-            for number in range(count)
-        ]
-
-    def __enter__(self) -> Busy:
-        for each in self._threads:
-            each.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self.open.set()
-        for each in self._threads:
-            each.join()
-        if self.failed:
-            raise self.failed[0]
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Nobody writes inside the block."""
-        self.open.clear()
-        for lock in self._own:
-            lock.acquire()
-        try:
-            yield
-        finally:
-            self.open.set()
-            for lock in self._own:
-                lock.release()
-
-    def work_on(self, transactions: int) -> None:
-        """Wait until so many more are committed."""
-        until = self.written + transactions
-        while self.written < until and not self.failed:
-            time.sleep(0.002)
-
-    def _work(self, name: str, writer: int) -> None:
-        number = 0
-        try:
-            while not self._stop.is_set():
-                self.open.wait()
-                number += 1
-                with self._own[writer]:
-                    self._serve(name, number)
-                time.sleep(self._pause)
-        except BaseException as error:  # noqa: BLE001 -- raised where the block ends
-            self.failed.append(error)
-
-    def _serve(self, name: str, number: int) -> None:
-        corner = self._corner
-        goods, sales = corner.tables[GOODS], corner.tables[SALES]
-        own = f"{name}/{number % 7}"
-        with suppress(_Undone), corner.transaction() as connection:
-            touched = corner.now()
-            hot = goods.update().where(goods.c.sku == f"hot {number % 3}")
-            connection.execute(hot.values(stock=goods.c.stock + 1, touched=touched))
-            corner.put(connection, own, note=f"note {number}", amount=number % 100, stock=number)
-            sale = {"basket": hash((name, number)) % 2**40, "sku": own, "touched": touched}
-            connection.execute(sales.insert().values(shopper=name, **sale))
-            if number % 3 == 0:
-                self._rename(connection, own, f"{own}!")
-            if number % 4 == 0:
-                corner.erase(connection, f"{own}!")
-            if number % 5 == 0:
-                raise _Undone
-        self.written += number % 5 > 0
-
-    def _rename(self, connection: sa.Connection, sku: str, to: str) -> None:
-        goods = self._corner.tables[GOODS]
-        self._corner.erase(connection, to)
-        renamed = goods.update().where(goods.c.sku == sku)
-        connection.execute(renamed.values(sku=to, touched=self._corner.now()))
-
-
-class _Undone(Exception):
-    """The transaction is not to be."""
-
-
 def _tables() -> dict[str, sa.Table]:
     """Tables as each database would have them: exact text keys, large texts, microseconds."""
     ours = ("mysql", "mariadb")
@@ -443,20 +254,18 @@ def opened(
         server: what the fixture `mode.server` gives.
         choose_time: commits get the time `Corner.second`, where the mode can.
     """
-    from tests.extract import mariadb_server, postgres_shop
-
     folder.mkdir(parents=True, exist_ok=True)
     if mode.server == "":
         yield _captured(mode, f"sqlite:///{folder}/shop.db", "public", folder, choose_time)
         return
     if mode.server == "mariadb":
-        with mariadb_server.database(server, "") as url:
+        with mariadb.database(server) as url:
             # Chosen times run ahead of the server's: no other test's log may hold them.
             server.execute("FLUSH BINARY LOGS")
             yield _captured(mode, url, str(sa.make_url(url).database), folder, choose_time)
             server.execute("FLUSH BINARY LOGS")
         return
-    with postgres_shop.database(server, "SELECT 1") as url:
+    with postgres.database(server, "SELECT 1") as url:
         corner = _captured(mode, url, "public", folder, choose_time)
         try:
             yield corner

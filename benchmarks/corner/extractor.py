@@ -1,7 +1,7 @@
 """Extractions in processes that can be killed: all is imported once, each run is a fork of that.
 
-`python -m tests.faults.extractor` reads a task, one JSON line, and answers with the process id of
-the fork; after a further line it waits for that and answers with its exit code.
+`python -m benchmarks.corner.extractor` reads a task, one JSON line, and answers with the process id
+of the fork; after a further line it waits for that and answers with its exit code.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import pymysqlreplication  # noqa: F401
 from adbc_driver_postgresql import dbapi  # noqa: F401
 from duckdb import connect  # noqa: F401
 
+from benchmarks.corner.modes import GOODS, MODES, SALES, AnyInterval, declared
+from benchmarks.corner.shop import Corner
 from pipelines.extract import partition, stage
 from pipelines.extract.binlog import source  # noqa: F401
 from pipelines.extract.modes import mode
@@ -30,7 +32,6 @@ from pipelines.extract.wal import slot
 from pipelines.shared.intervals import Interval
 from pipelines.shared.lake import Lake
 from pipelines.shared.ledger import Ledger
-from tests.contracts.capture_modes import GOODS, MODES, SALES, AnyInterval, Corner, declared
 
 PROJECT = Path(__file__).parents[2]
 STEPS = (
@@ -54,7 +55,7 @@ class Extractor:
     def __enter__(self) -> Extractor:
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.faults.extractor"],
+                [sys.executable, "-m", "benchmarks.corner.extractor"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, cwd=PROJECT,
             )  # fmt: skip
         return self

@@ -1,0 +1,1 @@
+"""Private database servers, and databases of their own in them."""
