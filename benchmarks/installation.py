@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from local import services, shop
-from local.environment import QUIET, SHARED_CORES
+from local.servers.environment import QUIET, SHARED_CORES
 from pipelines.shared.settings import Settings
 
 

@@ -10,11 +10,10 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from local import environment
 from local.errors import ServiceFailedError
 from local.home import PROJECT, Home, write_private
 from local.processes import LOOPBACK, Register, Service, free_port, stop
-from local.servers import airflow, mlflow, postgres
+from local.servers import airflow, environment, mlflow, postgres
 from local.servers.commands import AIRFLOW_COMPONENTS
 from local.servers.postgres import PostgresServer
 from pipelines.shared.settings import Settings

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from rich.console import Console
 
-from local.environment import SHOP
+from local.servers.environment import SHOP
 from local.servers.postgres import PostgresServer
 from pipelines.shared.declaration import load_shop
 from pipelines.shared.settings import PROJECT

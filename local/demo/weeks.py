@@ -15,12 +15,12 @@ from rich.console import Console
 from local import http, services, shop
 from local.demo import progress
 from local.demo.progress import Bar
-from local.environment import SHOP
 from local.errors import LocalError
 from local.home import Home
 from local.processes import Register
 from local.servers import postgres
 from local.servers.commands import CORE_COMPONENTS
+from local.servers.environment import SHOP
 from local.services import Stack
 from pipelines.shared.intervals import Interval
 

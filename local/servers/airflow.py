@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from local import http
-from local.environment import inherited, program
 from local.errors import ServiceFailedError
 from local.home import PROJECT, Home
 from local.processes import LOOPBACK, Service, launch, wait_ready
@@ -17,6 +16,7 @@ from local.servers.commands import (
     RANKER_POOL_DESCRIPTION,
     RANKER_POOL_SLOTS,
 )
+from local.servers.environment import inherited, program
 from local.servers.postgres import PostgresServer
 
 READY_TIMEOUT_S = 180.0

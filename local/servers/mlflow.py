@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 from local import http
-from local.environment import QUIET, inherited, program
 from local.home import Home
 from local.processes import LOOPBACK, Service, launch, wait_ready
 from local.servers.commands import COMMANDS
+from local.servers.environment import QUIET, inherited, program
 from local.servers.postgres import PostgresServer
 
 READY_TIMEOUT_S = 120.0

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from local.environment import QUIET
 from local.servers.commands import COMMANDS
+from local.servers.environment import QUIET
 
 PROJECT = Path(__file__).parents[2]
 TEXT = (PROJECT / "docker-compose.yml").read_text()

@@ -4,8 +4,8 @@ import subprocess
 
 import pytest
 
-from local.environment import as_shell, inherited
 from local.home import PROJECT
+from local.servers.environment import as_shell, inherited
 
 
 def test_the_callers_own_airflow_does_not_leak_in(monkeypatch: pytest.MonkeyPatch) -> None:

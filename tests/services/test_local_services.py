@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from local import environment, http, services
+from local import http, services
 from local.home import Home
 from local.processes import LOOPBACK, Register, free_port, launch, stop, wait_ready
-from local.servers import airflow, postgres
+from local.servers import airflow, environment, postgres
 from local.servers.commands import AIRFLOW_COMPONENTS, COMMANDS, RANKER_POOL
 from local.services import Stack
 
