@@ -13,7 +13,8 @@ from pipelines.extract.binlog.stream import FRESH_SNAPSHOT, Log, Place, created
 from pipelines.extract.databases.mysql import catalogue
 from pipelines.extract.databases.mysql.connection import connect, variables
 from pipelines.extract.databases.mysql.types import unfit
-from pipelines.extract.databases.mysql.values import arrays
+from pipelines.extract.databases.mysql.values import array
+from pipelines.extract.databases.values import arrays
 from pipelines.extract.source import change_schema
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import CaptureMissing, SchemaDrift
@@ -72,7 +73,10 @@ class Extraction:
 
     def arrays(self, rows: Sequence[Row]) -> list[Any]:
         """Stored rows as one Arrow array a column, pseudonyms in place."""
-        return arrays(self.table, self.declared, self.columns, rows, self._key)
+        return arrays(
+            self.table, self.declared, rows, self._key,
+            lambda column, values, kind: array(values, kind, self.columns[column]),
+        )  # fmt: skip
 
     def batch(self, arrays: list[Any], ops: Any, times: Any, transactions: Any) -> pa.RecordBatch:
         """A batch of changes, numbered on from the last one."""

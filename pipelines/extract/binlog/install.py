@@ -76,11 +76,9 @@ def check(url: str, shop: Shop) -> list[str]:
 
 
 def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
-    """Make sure that changes can be captured.
+    """Make sure that changes can be captured; see `modes.install`.
 
     Args:
-        url: SQLAlchemy URL of the shop's database.
-        shop: its declaration.
         at: of no use here: the log carries its own times.
 
     Returns:
@@ -88,8 +86,6 @@ def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
 
     Raises:
         CaptureMissing: a setting of the server or a right is missing.
-        SchemaDrift: a table is not as declared.
-        SourceUnavailable: the database does not answer.
     """
     del at
     with connect(url, "binlog") as connection:

@@ -20,18 +20,16 @@ def cursor_of(table: Table) -> Cursor:
 
 
 def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
-    """Nothing is installed: the declared tables are checked.
+    """Nothing is installed: the declared tables are checked; see `modes.install`.
 
     Args:
-        at: means nothing here; a row's commit time is its cursor.
+        at: of no use here: a row's commit time is its cursor.
 
     Returns:
         No table: none is newly captured.
 
     Raises:
         SchemaDrift: a table is not as declared, or a cursor is null.
-        CaptureMissing: the account may not read.
-        SourceUnavailable: the database does not answer.
     """
     del at
     with open_snapshot(url, shop) as snapshot:

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from pipelines.extract.cursor import adbc
 from pipelines.extract.databases.any import values
-from pipelines.extract.databases.any.catalogue import schema_of
+from pipelines.extract.databases.any.catalogue import reflected, schema_of
 from pipelines.extract.databases.any.connection import connect
 from pipelines.extract.source import FIRST_BATCH, rows_to_fetch
 from pipelines.shared.declaration import Shop
@@ -70,12 +70,10 @@ class Snapshot:
         Raises:
             SchemaDrift: it is gone.
         """
-        try:
-            columns = sa.inspect(self.connection).get_columns(name, self.schema)
-        except sa.exc.NoSuchTableError:
-            raise SchemaDrift(f"{name} is declared, but the database has no such table") from None
-        typed = [sa.column(each["name"], each["type"]) for each in columns]
-        return sa.table(name, *typed, schema=self.schema)
+        columns = reflected(self.connection, self.shop, name)
+        if not columns:
+            raise SchemaDrift(f"{name} is declared, but the database has no such table")
+        return sa.table(name, *(sa.column(*each) for each in columns.items()), schema=self.schema)
 
     def moment(self, value: datetime | int) -> Any:
         """A cursor value as one side of a comparison.

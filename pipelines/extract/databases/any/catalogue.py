@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import replace
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -22,11 +23,16 @@ def schema_of(connection: sa.Connection, shop: Shop) -> str | None:
 
 def columns_of(connection: sa.Connection, shop: Shop, table: str) -> dict[str, SourceColumn]:
     """Columns of a table in their order; empty where there is no such table."""
+    return {name: in_words(kind) for name, kind in reflected(connection, shop, table).items()}
+
+
+def reflected(connection: sa.Connection, shop: Shop, table: str) -> dict[str, Any]:
+    """The same with SQLAlchemy's types."""
     try:
         columns = sa.inspect(connection).get_columns(table, schema_of(connection, shop))
     except sa.exc.NoSuchTableError:
         return {}
-    return {each["name"]: in_words(each["type"]) for each in columns}
+    return {each["name"]: each["type"] for each in columns}
 
 
 def tables_of(url: str, shop: Shop) -> dict[str, dict[str, SourceColumn]]:

@@ -33,11 +33,7 @@ _NO_RIGHT = {1044, 1142, 1143, 1227, 1370, 1419}
 
 
 def options(url: str, capture: str) -> dict[str, Any]:
-    """What pymysql needs to connect.
-
-    Args:
-        url: SQLAlchemy URL.
-        capture: the capture mode, for the message.
+    """What pymysql needs to connect; the message names the capture mode.
 
     Raises:
         SettingsError: the URL is not one of MySQL or MariaDB.
@@ -62,11 +58,7 @@ def options(url: str, capture: str) -> dict[str, Any]:
 
 @contextmanager
 def translate_errors(url: str, capture: str) -> Iterator[None]:
-    """Turn the driver's errors into Freshrank's.
-
-    Args:
-        url: SQLAlchemy URL of the server.
-        capture: the capture mode, which says what rights are needed.
+    """Turn the driver's errors into Freshrank's; the capture mode says what rights are needed.
 
     Raises:
         SourceUnavailable: the server cannot be reached, or cut the connection.
@@ -92,11 +84,6 @@ def translate_errors(url: str, capture: str) -> Iterator[None]:
 @contextmanager
 def connect(url: str, capture: str, *, stream: bool = False) -> Iterator[Any]:
     """An autocommit connection that speaks UTC; with `stream`, rows stay at the server until read.
-
-    Args:
-        url: SQLAlchemy URL of the server.
-        capture: the capture mode, for the messages.
-        stream: whether rows are read as they come.
 
     Raises:
         SettingsError, SourceUnavailable, CaptureMissing: see `options` and `translate_errors`.

@@ -18,7 +18,6 @@ from uuid import UUID
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.extract.databases import values as any_values
 from pipelines.extract.databases.mysql.types import BYTES, TEXT
 from pipelines.extract.schema import SourceColumn
 from pipelines.shared.declaration import Table
@@ -35,27 +34,12 @@ def selected(table: Table, columns: Mapping[str, SourceColumn]) -> str:
     )
 
 
-def arrays(
-    name: str, table: Table, columns: Mapping[str, SourceColumn], rows: Sequence[Any], key: bytes
-) -> list[Any]:
-    """Rows of stored columns as one Arrow array a column, pseudonyms in place.
-
-    Args:
-        name: the table's name, for messages.
-        table: its declaration.
-        columns: the columns that the database has.
-        rows: tuples in the order of the stored columns.
-        key: the key of the pseudonyms.
+def array(values: Sequence[Any], kind: Any, column: SourceColumn) -> Any:
+    """Values of a column as an Arrow array; null stays null.
 
     Raises:
-        SchemaDrift: a value does not fit its declared type.
+        ValueError, OverflowError: a value does not fit the type.
     """
-    return any_values.arrays(
-        name, table, rows, key, lambda column, each, kind: _array(each, kind, columns[column])
-    )
-
-
-def _array(values: Sequence[Any], kind: Any, column: SourceColumn) -> Any:
     source = column.type
     if source in ("uuid", *BYTES):
         values = [None if each is None else _whole(each, column) for each in values]
@@ -66,11 +50,11 @@ def _array(values: Sequence[Any], kind: Any, column: SourceColumn) -> Any:
         return pa.array(values, pa.int64()).cast(pa.bool_())
     if pa.types.is_temporal(kind):
         # A zero date comes as None from the log and as text from a SELECT.
-        array = pa.array([None if isinstance(each, str) else each for each in values], kind)
+        moments = pa.array([None if isinstance(each, str) else each for each in values], kind)
         if source == "timestamp":
             zero = pa.scalar(_EPOCH, kind)
-            array = pc.if_else(pc.equal(array, zero), pa.scalar(None, kind), array)
-        return array
+            moments = pc.if_else(pc.equal(moments, zero), pa.scalar(None, kind), moments)
+        return moments
     if pa.types.is_floating(kind) and source == "decimal":
         return pa.array([None if each is None else float(each) for each in values], kind)
     if pa.types.is_string(kind) and source not in TEXT:

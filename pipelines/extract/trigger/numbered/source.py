@@ -25,7 +25,13 @@ from pipelines.extract.source import (
     change_schema,
     rows_to_fetch,
 )
-from pipelines.extract.trigger.numbered.sql import EPOCH, LogTable, housekeeping, microseconds
+from pipelines.extract.trigger.numbered.sql import (
+    EPOCH,
+    LogTable,
+    housekeeping,
+    microseconds,
+    prefix,
+)
 from pipelines.shared.columns import CHANGE_COLUMNS, COMMITTED_AT, POSITION
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import CaptureMissing, SchemaDrift
@@ -49,6 +55,9 @@ class Session(Protocol):
 
     def now(self, shop: Shop) -> datetime:
         """The time in the shop."""
+
+    def tables(self, shop: Shop) -> set[str]:
+        """Names of the database's tables."""
 
     def drift(self, shop: Shop, table: str) -> list[str]:
         """Every way in which a table departs from its declaration."""
@@ -225,6 +234,14 @@ def in_batches(cursor: Any) -> Iterator[list[tuple[Any, ...]]]:
         yield rows
         texts = sum(len(each) for row in rows for each in row if isinstance(each, str | bytes))
         count = rows_to_fetch(len(rows), texts)
+
+
+def captured(session: Session, shop: Shop) -> set[str]:
+    """The tables for which capture is installed; some may be declared no longer."""
+    if f"{prefix(shop)}captures" not in session.tables(shop):
+        return set()
+    rows = session.rows(f"SELECT table_name FROM {housekeeping(shop, 'captures')}")
+    return {str(name) for (name,) in rows}
 
 
 def require_declared(session: Session, shop: Shop) -> None:

@@ -12,7 +12,7 @@ from pipelines.extract.trigger.numbered.mariadb.sql import (
     HOUSEKEEPING,
     MariadbTable,
 )
-from pipelines.extract.trigger.numbered.source import require_declared, require_order
+from pipelines.extract.trigger.numbered.source import captured, require_declared, require_order
 from pipelines.extract.trigger.numbered.sql import (
     LogNames,
     housekeeping,
@@ -28,25 +28,15 @@ LOCK_TIMEOUT_S = 30
 
 
 def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
-    """Capture the changes of every declared table, beginning with the rows it holds.
+    """Capture the changes of every declared table; see `modes.install`.
 
     While the rows are copied, the tables can be read and not written to: no row is lost or doubled
     between them and the first change. A table that is captured as declared is left alone; one
     whose capture was damaged catches up.
 
-    Args:
-        url: SQLAlchemy URL of the shop's database.
-        shop: its declaration.
-        at: commit time of the rows present; default: the server's clock.
-
-    Returns:
-        The tables newly or again captured.
-
     Raises:
-        SchemaDrift: a table is not as declared; nothing was installed.
         CaptureMissing: triggers cannot see every change of a table, `at` lies before changes
             already captured, or a right is missing.
-        SourceUnavailable: the server does not answer, or a table stayed busy.
     """
     with opened(url) as session:
         require_declared(session, shop)
@@ -62,39 +52,28 @@ def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
             )
         slots = ", ".join(f"({slot})" for slot in range(GATES))
         session.rows(f"INSERT IGNORE INTO {housekeeping(shop, 'gates')} VALUES {slots}")
-        captured = _captured(session, shop)
-        for table in captured - set(shop.tables):
+        tables = captured(session, shop)
+        for table in tables - set(shop.tables):
             _forget(session, shop, table)
         due = [
             session.log(shop, table) for table in sorted(shop.tables) if session.fault(shop, table)
         ]
         for log in due:
-            _prepare(session, log, at if log.table in captured else None)
+            _prepare(session, log, at if log.table in tables else None)
         if due:
-            _fill(session, due, captured, at)
+            _fill(session, due, tables, at)
     return [log.table for log in due]
 
 
 def remove(url: str, shop: Shop) -> None:
-    """Remove every trigger and captured change from the shop's database.
-
-    Raises:
-        SourceUnavailable: the server does not answer, or a table stayed busy.
-    """
+    """Remove every trigger and captured change from the shop's database."""
     with opened(url) as session:
         session.rows(f"USE {quoted(shop.source.schema_name)}")
         session.rows(f"SET lock_wait_timeout = {LOCK_TIMEOUT_S}")
-        for table in _captured(session, shop) | set(shop.tables):
+        for table in captured(session, shop) | set(shop.tables):
             _drop(session, LogNames(shop, table))
         for name in HOUSEKEEPING:
             session.rows(f"DROP TABLE IF EXISTS {housekeeping(shop, name)}")
-
-
-def _captured(session: MariadbSession, shop: Shop) -> set[str]:
-    if f"{prefix(shop)}captures" not in session.tables(shop):
-        return set()
-    rows = session.rows(f"SELECT table_name FROM {housekeeping(shop, 'captures')}")
-    return {str(name) for (name,) in rows}
 
 
 def _forget(session: MariadbSession, shop: Shop, table: str) -> None:
@@ -122,9 +101,9 @@ def _prepare(session: MariadbSession, log: MariadbTable, at: datetime | None) ->
 
 
 def _fill(
-    session: MariadbSession, due: list[MariadbTable], captured: set[str], at: datetime | None
+    session: MariadbSession, due: list[MariadbTable], before: set[str], at: datetime | None
 ) -> None:
-    """Write the rows present, or what was missed, while nobody else writes."""
+    """Write the rows present, or what tables captured before missed, while nobody else writes."""
     shop = due[0].shop
     clock = microseconds(at or session.now(shop))
     kept = [housekeeping(shop, name) for name in ("captures", "faults")]
@@ -137,7 +116,7 @@ def _fill(
     session.rows("SET autocommit = 0")
     session.rows(f"LOCK TABLES {', '.join(locks)}")
     for log, identity in stamps:
-        if log.table not in captured:
+        if log.table not in before:
             # Triggers wrote these before the lock; the rows present hold them already.
             session.rows(f"DELETE FROM {log.changes}")
         session.rows("SET @freshrank_tx = UUID_SHORT() & 9223372036854775807")

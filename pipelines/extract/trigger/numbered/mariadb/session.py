@@ -10,8 +10,10 @@ from typing import Any
 
 import pymysql
 
-from pipelines.extract.databases.mysql import catalogue, values
+from pipelines.extract.databases.mysql import catalogue
 from pipelines.extract.databases.mysql import connection as server
+from pipelines.extract.databases.mysql.values import array, selected
+from pipelines.extract.databases.values import arrays
 from pipelines.extract.trigger.numbered.mariadb.sql import (
     EVENTS,
     GATES,
@@ -82,11 +84,15 @@ class MariadbSession:
 
     def selected(self, log: LogTable) -> str:
         """The stored columns; a FLOAT whole."""
-        return values.selected(log.declared, self._columns_of(log))
+        return selected(log.declared, self._columns_of(log))
 
     def arrays(self, log: LogTable, rows: list[tuple[Any, ...]], key: bytes) -> list[Any]:
         """Stored columns as Arrow arrays."""
-        return values.arrays(log.table, log.declared, self._columns_of(log), rows, key)
+        columns = self._columns_of(log)
+        return arrays(
+            log.table, log.declared, rows, key,
+            lambda column, values, kind: array(values, kind, columns[column]),
+        )  # fmt: skip
 
     def fault(self, shop: Shop, table: str) -> str:
         """Why a table's changes are not, or not all, captured; empty where they are."""

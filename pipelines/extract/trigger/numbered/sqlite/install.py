@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from datetime import datetime
 
-from pipelines.extract.trigger.numbered.source import require_declared, require_order
+from pipelines.extract.trigger.numbered.source import captured, require_declared, require_order
 from pipelines.extract.trigger.numbered.sql import (
     LogNames,
     housekeeping,
@@ -21,31 +21,21 @@ from pipelines.shared.errors import CaptureMissing
 
 
 def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
-    """Capture the changes of every declared table, beginning with the rows it holds.
+    """Capture the changes of every declared table; see `modes.install`.
 
     One transaction, so that nobody writes meanwhile and nothing is left half installed. A table
     that is captured as declared is left alone; one whose capture was damaged catches up.
 
-    Args:
-        url: SQLAlchemy URL of the shop's database.
-        shop: its declaration.
-        at: commit time of the rows present; default: the shop's clock.
-
-    Returns:
-        The tables newly or again captured.
-
     Raises:
-        SchemaDrift: a table is not as declared; nothing was installed.
         CaptureMissing: triggers cannot see every change of a table, `at` lies before changes
             already captured, or the file may not be written.
-        SourceUnavailable: the file cannot be read, or stayed locked.
     """
     with writing(url) as session:
         require_declared(session, shop)
         session.rows("BEGIN IMMEDIATE")
         for name, columns in HOUSEKEEPING.items():
             session.rows(f"CREATE TABLE IF NOT EXISTS {housekeeping(shop, name)} ({columns})")
-        for table in _captured(session, shop) - set(shop.tables):
+        for table in captured(session, shop) - set(shop.tables):
             _drop(session, shop, table)
         due = [table for table in sorted(shop.tables) if session.fault(shop, table)]
         clock = at or session.now(shop)
@@ -56,14 +46,10 @@ def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
 
 
 def remove(url: str, shop: Shop) -> None:
-    """Remove every trigger and captured change from the shop's database.
-
-    Raises:
-        SourceUnavailable: the file cannot be read, or stayed locked.
-    """
+    """Remove every trigger and captured change from the shop's database."""
     with writing(url) as session:
         session.rows("BEGIN IMMEDIATE")
-        for table in _captured(session, shop) | set(shop.tables):
+        for table in captured(session, shop) | set(shop.tables):
             _drop(session, shop, table)
         for name in HOUSEKEEPING:
             session.rows(f"DROP TABLE IF EXISTS {housekeeping(shop, name)}")
@@ -107,13 +93,6 @@ def _fit_columns(session: SqliteSession, log: SqliteTable) -> None:
     session.rows(f"DROP TABLE {old}")
 
 
-def _captured(session: SqliteSession, shop: Shop) -> set[str]:
-    if not session.rows("SELECT 1 FROM sqlite_master WHERE name = ?", (f"{prefix(shop)}captures",)):
-        return set()
-    rows = session.rows(f"SELECT table_name FROM {housekeeping(shop, 'captures')}")
-    return {name for (name,) in rows}
-
-
 def _drop(session: SqliteSession, shop: Shop, table: str) -> None:
     """Remove what was captured of a table, which may be declared no longer."""
     names = LogNames(shop, table)
@@ -121,5 +100,5 @@ def _drop(session: SqliteSession, shop: Shop, table: str) -> None:
         session.rows(f"DROP TRIGGER IF EXISTS {quoted(names.trigger(event))}")
     for kind in ("changes", "replaced"):
         session.rows(f"DROP TABLE IF EXISTS {quoted(f'{prefix(shop)}{kind}_{table}')}")
-    if session.rows("SELECT 1 FROM sqlite_master WHERE name = ?", (f"{prefix(shop)}captures",)):
+    if f"{prefix(shop)}captures" in session.tables(shop):
         session.rows(f"DELETE FROM {housekeeping(shop, 'captures')} WHERE table_name = ?", (table,))

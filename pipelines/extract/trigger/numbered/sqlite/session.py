@@ -35,10 +35,14 @@ class SqliteSession:
     def now(self, shop: Shop) -> datetime:
         """The machine's time, or the one that a replay has set in `freshrank_<shop>_clock`."""
         clock = NOW
-        if catalogue.tables(self._connection) & {f"{prefix(shop)}clock"}:
+        if f"{prefix(shop)}clock" in self.tables(shop):
             clock = f"coalesce((SELECT max(at) FROM {housekeeping(shop, 'clock')}), {NOW})"
         ((now,),) = self.rows(f"SELECT {clock}")
         return EPOCH + timedelta(microseconds=now)
+
+    def tables(self, shop: Shop) -> set[str]:
+        """Names of the file's tables."""
+        return catalogue.tables(self._connection)
 
     def drift(self, shop: Shop, table: str) -> list[str]:
         """Every way in which a table departs from its declaration."""
@@ -66,7 +70,7 @@ class SqliteSession:
 
     def fault(self, shop: Shop, table: str) -> str:
         """Why a table's changes are not, or not all, captured; empty where they are."""
-        if not catalogue.tables(self._connection) >= {f"{prefix(shop)}captures"}:
+        if f"{prefix(shop)}captures" not in self.tables(shop):
             return missing(table)
         log = self.log(shop, table)
         if any(None in names for names in log.uniques):
