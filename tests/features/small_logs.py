@@ -51,11 +51,9 @@ class Log:
 
 
 def rows_of(run: Run, table: str) -> list[Row]:
-    """A partition as plain values; empty where the table does not exist."""
-    if not run.lake.exists(table):
-        return []
-    found = run.lake.read(table, [run.interval]).drop_columns([columns.INTERVAL])
-    listed: list[Row] = found.to_pylist()
+    """A partition of a table that exists, as plain values."""
+    rows = run.lake.read(table, [run.interval]).drop_columns([columns.INTERVAL])
+    listed: list[Row] = rows.to_pylist()
     return listed
 
 

@@ -30,7 +30,6 @@ def test_a_step_left_over_is_folded_first_and_an_empty_one_is_empty(tmp_path: Pa
     assert built.healed == (shop.shelf.run(0).interval.key,)
     assert (built.groups, built.rows) == (0, 0)
     assert (rows_of(run, "groups/basket"), rows_of(run, "group_index/basket")) == ([], [])
-    assert run.lake.exists("groups/basket")
     first, second = run.ledger.manifests("features")
     assert first.counts["groups"] == 1
     assert second.counts == {

@@ -1,71 +1,39 @@
-"""The features explained: the dictionary as it is committed, and values as the groups hold them."""
+"""Where values come from: the features shown are those that the groups hold."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
 
 from benchmarks.validated_lake import FIRST, ValidatedLake, of_step, real_log
 from pipelines import features
-from pipelines.cli.app import app
 from pipelines.features import catalogue
 from pipelines.features.state.storage import Layout
-from pipelines.inspect import explain, feature_dictionary, feature_tables
+from pipelines.inspect import explain, feature_tables
 from pipelines.inspect.explain import NotThere
-from pipelines.inspect.feature_dictionary import UnknownFeature
 from pipelines.shared import columns
 from pipelines.shared.declaration import load_shop
 from pipelines.shared.run import Installation
 from pipelines.shared.settings import PROJECT
 
 SHOP = load_shop("completejourney", PROJECT / "shops")
+NAMES = {each.name for each in catalogue.catalogue(Layout(SHOP))}
 WEEKS = 4
 Row = dict[str, object]
-
-
-def test_the_committed_dictionary_is_the_generated_one() -> None:
-    committed = (PROJECT / "docs" / "features.md").read_text(encoding="utf-8")
-    assert committed == feature_dictionary.dictionary(SHOP), (
-        "run `python -m pipelines features list --markdown > docs/features.md`"
-    )
-
-
-@pytest.mark.parametrize("name", ["completejourney", "tiny"])
-def test_every_feature_reads_counters_and_is_in_a_family(name: str) -> None:
-    shops = PROJECT / ("tests/declared" if name == "tiny" else "shops")
-    shop = load_shop(name, shops)
-    found = [each for members in feature_dictionary.families(shop).values() for each in members]
-    assert {each.name for each in found} == {
-        each.name for each in catalogue.catalogue(Layout(shop))
-    }
-    assert all(feature_dictionary.counters_of(each) for each in found)
-
-
-def test_counters_are_those_that_the_expression_reads() -> None:
-    gap = feature_dictionary.feature(SHOP, "pair_gap_days")
-    assert set(feature_dictionary.counters_of(gap)) == {"si_first", "si_last", "si_orders"}
-
-
-def test_an_unknown_feature_names_the_nearest() -> None:
-    with pytest.raises(UnknownFeature, match="no feature 'pair_cycel'; the nearest are pair_cycle"):
-        feature_dictionary.feature(SHOP, "pair_cycel")
 
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> ValidatedLake:
     """Four real weeks with features."""
-    made = ValidatedLake.at(tmp_path_factory.mktemp("explained"), "completejourney")
+    shelf = ValidatedLake.at(tmp_path_factory.mktemp("explained"), "completejourney")
     log = real_log(WEEKS, 0.01)
     for step in range(WEEKS):
-        made.validated(step, of_step(log, step))
-    features.run(made.run(0, WEEKS - 1))
-    return made
+        shelf.validated(step, of_step(log, step))
+    features.run(shelf.run(0, WEEKS - 1))
+    return shelf
 
 
 def _installation(shelf: ValidatedLake) -> Installation:
@@ -94,8 +62,7 @@ def test_shown_values_are_those_of_the_group(shelf: ValidatedLake) -> None:
     assert [each.rank for each in shown.items] == list(range(1, 21))
     for each, row in zip(shown.items, rows.slice(0, 20).to_pylist(), strict=True):
         assert each.item == row[columns.ITEM]
-        assert each.values == {name: row[name] for name in each.values}
-    assert len(shown.items[0].values) == len(catalogue.catalogue(Layout(SHOP)))
+        assert each.values == {name: row[name] for name in NAMES}
 
 
 @pytest.mark.slow
@@ -103,10 +70,12 @@ def test_an_item_is_explained_by_its_counters(shelf: ValidatedLake) -> None:
     group, rows = _a_group(shelf)
     at, item = group[columns.GROUP_TIME], rows[columns.ITEM][0].as_py()
     assert isinstance(at, datetime)
-    (found,) = explain.show(_installation(shelf), str(group[columns.SHOPPER]), at, str(item)).items
+    (explained,) = explain.show(
+        _installation(shelf), str(group[columns.SHOPPER]), at, str(item)
+    ).items
     since = (at - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1)
-    days = (since - found.counters["si_last"]) / 86_400_000_000
-    assert found.values["pair_days_since"] == pytest.approx(days)
+    days = (since - explained.counters["si_last"]) / 86_400_000_000
+    assert explained.values["pair_days_since"] == pytest.approx(days)
 
 
 @pytest.mark.slow
@@ -115,7 +84,7 @@ def test_a_table_has_a_row_a_feature(shelf: ValidatedLake) -> None:
     at = group[columns.GROUP_TIME]
     assert isinstance(at, datetime)
     shown = explain.show(_installation(shelf), str(group[columns.SHOPPER]), at)
-    assert feature_tables.values(shown, SHOP).row_count == len(shown.items[0].values)
+    assert feature_tables.values(shown, SHOP).row_count == len(NAMES)
     assert f"before {FIRST + timedelta(weeks=WEEKS - 1):%Y-%m-%d}" in feature_tables.heading(shown)
 
 
@@ -130,36 +99,10 @@ def test_a_table_has_a_row_a_feature(shelf: ValidatedLake) -> None:
         (None, 400, None, "Choose another time"),
     ],
 )
-def test_what_is_not_there_is_said(
+def test_what_is_unknown_is_named(
     shelf: ValidatedLake, shopper: str | None, day: int, item: str | None, message: str
 ) -> None:
     group, _ = _a_group(shelf)
     who = str(group[columns.SHOPPER]) if shopper is None else shopper
     with pytest.raises(NotThere, match=message):
         explain.show(_installation(shelf), who, FIRST + timedelta(days=day), item)
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """`python -m pipelines features` with an installation that has no lake yet."""
-    monkeypatch.setenv("FRESHRANK_LAKE", "/nowhere")
-    monkeypatch.setenv("FRESHRANK_LEDGER_URL", "sqlite://")
-    monkeypatch.setenv("FRESHRANK_MLFLOW_URI", "http://127.0.0.1:9")
-    return lambda *arguments: CliRunner().invoke(app, ["features", *arguments])
-
-
-def test_list_shows_every_feature(command: Callable[..., Result]) -> None:
-    shown = command("list")
-    assert shown.exit_code == 0, shown.output
-    assert all(each.name in shown.output for each in catalogue.catalogue(Layout(SHOP)))
-
-
-def test_list_as_markdown_is_the_dictionary(command: Callable[..., Result]) -> None:
-    assert command("list", "--markdown").output == feature_dictionary.dictionary(SHOP)
-
-
-def test_describe_tells_what_it_reads(command: Callable[..., Result]) -> None:
-    shown = command("describe", "pair_cycle")
-    assert "shopper × item" in shown.output
-    assert "si_last" in shown.output
-    assert command("describe", "pair_cycel").exit_code == 1

@@ -57,5 +57,7 @@ def test_twice_the_history_is_not_a_row_more_to_read(
     # Both histories are longer than the window and than the lookback for groups that come late.
     short = _read_in_the_last_week(tmp_path / "short", 6, monkeypatch)
     long = _read_in_the_last_week(tmp_path / "long", 12, monkeypatch)
-    assert short["state/events"] > 0
+    assert short["valid/order_lines"] == 2 * 6
+    assert short["state/events"] > 2 * 6, "the window's, not only the week's"
+    assert short["group_index/basket"] > 0
     assert long == short

@@ -122,6 +122,13 @@ def _state(folder: Path, histories: Any, articles: Any, cuts: set[int]) -> dict[
         }
 
 
+def test_what_is_compared_has_rows(tmp_path: Path) -> None:
+    bought = [{"type": "purchase", "uid": "u", "sku": sku, "at": 9, "pieces": 1} for sku in "ab"]
+    histories = [(action, 1, []) for action in bought]
+    state = _state(tmp_path, histories, [(0, "insert", "a", "kind 1")], {1})
+    assert {name for name, table in state.items() if table.num_rows == 0} == set()
+
+
 @settings(
     max_examples=6, deadline=None, derandomize=True, database=None,
     suppress_health_check=list(HealthCheck),

@@ -86,7 +86,7 @@ def test_both_engines_make_the_same_rows(engines: dict[str, ValidatedLake], tmp_
 @pytest.mark.usefixtures("loopback")
 def test_logged_lists_and_serving_are_the_same_to_the_bit(tmp_path: Path) -> None:
     """A few lists of a shop with text ids, on a master that is one process."""
-    made = []
+    results = []
     for name in ("duckdb", "spark"):
         (tmp_path / name).mkdir()
         web = Web(tmp_path / name)
@@ -101,9 +101,9 @@ def test_logged_lists_and_serving_are_the_same_to_the_bit(tmp_path: Path) -> Non
         web.validate(0, 1)
         own = {"engine": name, "spark_master": "local[2]", "memory_limit": "1GB"}
         shelf = replace(web.shelf, settings=web.shelf.settings.model_copy(update=own))
-        made.append((features.run(shelf.run(0, 1)), features.serve(shelf.run(0, 1))))
-    assert made[0][0].groups == 2
-    assert made[0] == made[1]
+        results.append((features.run(shelf.run(0, 1)), features.serve(shelf.run(0, 1))))
+    assert results[0][0].groups == 2
+    assert results[0] == results[1]
 
 
 def _rows(shelf: ValidatedLake) -> pa.Table:

@@ -16,19 +16,19 @@ LAYOUT = Layout(load_shop("completejourney", PROJECT / "shops"))
 
 
 def test_ideal_of_binary_labels() -> None:
-    found = ideal_dcg(np.array([0, 0]), np.array([1, 1]), 1)
-    assert found[0] == pytest.approx(1 / log2(2) + 1 / log2(3))
+    ideal = ideal_dcg(np.array([0, 0]), np.array([1, 1]), 1)
+    assert ideal[0] == pytest.approx(1 / log2(2) + 1 / log2(3))
 
 
 def test_ideal_sorts_grades_best_first() -> None:
-    found = ideal_dcg(np.array([0, 0, 0]), np.array([1, 3, 2]), 1)
-    assert found[0] == pytest.approx(7 / log2(2) + 3 / log2(3) + 1 / log2(4))
+    ideal = ideal_dcg(np.array([0, 0, 0]), np.array([1, 3, 2]), 1)
+    assert ideal[0] == pytest.approx(7 / log2(2) + 3 / log2(3) + 1 / log2(4))
 
 
 def test_ideal_counts_ten_items_and_keeps_groups_apart() -> None:
-    found = ideal_dcg(np.array([2] * 12 + [0]), np.ones(13, dtype=np.int64), 3)
+    ideal = ideal_dcg(np.array([2] * 12 + [0]), np.ones(13, dtype=np.int64), 3)
     ten = sum(1 / log2(rank + 1) for rank in range(1, 11))
-    assert found == pytest.approx([1.0, 0.0, ten])
+    assert ideal == pytest.approx([1.0, 0.0, ten])
 
 
 def _tables() -> tuple[pa.Table, pa.Table, pa.Table]:
@@ -53,23 +53,23 @@ def _tables() -> tuple[pa.Table, pa.Table, pa.Table]:
 
 
 def test_ideal_counts_what_the_candidates_missed() -> None:
-    made = index(*_tables(), LAYOUT.index, 0.05).to_pylist()
-    assert [row["n_relevant"] for row in made] == [2, 0]
-    assert [row["n_found"] for row in made] == [1, 0]
-    assert [row["n_candidates"] for row in made] == [2, 1]
-    assert made[0]["ideal_dcg_at_10"] == pytest.approx(1 / log2(2) + 1 / log2(3))
+    rows = index(*_tables(), LAYOUT.index, 0.05).to_pylist()
+    assert [row["n_relevant"] for row in rows] == [2, 0]
+    assert [row["n_found"] for row in rows] == [1, 0]
+    assert [row["n_candidates"] for row in rows] == [2, 1]
+    assert rows[0]["ideal_dcg_at_10"] == pytest.approx(1 / log2(2) + 1 / log2(3))
 
 
 def test_recall_by_source_leaves_out_groups_without_relevant_items() -> None:
     groups, labels, rows = _tables()
-    made = index(groups, labels, rows, LAYOUT.index, 0.05)
-    assert recall(rows, made) == {
+    indexed = index(groups, labels, rows, LAYOUT.index, 0.05)
+    assert recall(rows, indexed) == {
         "all": 1 / 2, "repurchase": 1 / 2, "popularity": 0.0, "category": 0.0, "copurchase": 0.0
     }  # fmt: skip
 
 
 def test_nothing_at_all() -> None:
     groups, labels, rows = (table.slice(0, 0) for table in _tables())
-    made = index(groups, labels, rows, LAYOUT.index, 0.05)
-    assert made.schema == LAYOUT.index
-    assert recall(rows, made)["all"] is None
+    indexed = index(groups, labels, rows, LAYOUT.index, 0.05)
+    assert indexed.schema == LAYOUT.index
+    assert recall(rows, indexed)["all"] is None

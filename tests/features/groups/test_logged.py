@@ -30,7 +30,7 @@ class Week:
         return {row["item_id"]: row["label"] for row in self.rows if row["group_id"] == group}
 
 
-def _tell(web: Web) -> None:
+def _log(web: Web) -> None:
     web.act(0.5, "0", "purchase", "u", "a")
     web.show(2, "strongest", "u", "cab")
     web.act(2.1, "1", "view", "u", "a")
@@ -57,7 +57,7 @@ def _tell(web: Web) -> None:
 def weeks(tmp_path_factory: pytest.TempPathFactory) -> list[Week]:
     """The tiny shop, whose attribution window is a day, for three weeks; the last is empty."""
     web = Web(tmp_path_factory.mktemp("web"))
-    _tell(web)
+    _log(web)
     web.validate(0, 1, 2)
     features.run(web.shelf.run(0, 2))
     manifests = web.shelf.run(0).ledger.manifests("features")

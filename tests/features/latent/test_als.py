@@ -16,7 +16,7 @@ Pairs = tuple[pa.Array, pa.Array, np.ndarray]
 
 
 def _pairs(seed: int = 1, shoppers: int = 60, items: int = 90) -> Pairs:
-    """Shoppers of two tastes, who mostly buy from their half of the items."""
+    """Shoppers of two kinds, who mostly buy from their half of the items."""
     draws = np.random.default_rng(seed)
     who = np.repeat(np.arange(shoppers), 12)
     own = draws.random(len(who)) < 0.9
@@ -102,7 +102,7 @@ def test_a_new_item_of_a_new_shopper_is_reached_through_what_is_known() -> None:
     assert "zoe" in after.shoppers.to_pylist()
     assert 999 in after.items.to_pylist()
     own, other = als.score(after, pa.array(["s002", "s003"]), pa.array([999, 999])).to_pylist()
-    assert own > other, "the item is bought by those of even number's taste"
+    assert own > other, "the item is bought by those of even number"
 
 
 def test_what_has_no_pairs_left_is_dropped() -> None:
@@ -129,13 +129,14 @@ def test_an_update_from_nothing() -> None:
     assert len(after.shoppers) == 0, "no item has factors yet: a fit has to come first"
 
 
-def test_tastes_are_told_apart() -> None:
+def test_each_kind_of_shopper_gets_the_items_of_its_half() -> None:
     shoppers, items, strengths = _pairs()
     best = als.top(als.fit(shoppers, items, strengths), pa.array(["s000", "s001"]), 10)
     by_shopper = {"s000": 0, "s001": 45}
     for name, first in by_shopper.items():
-        found = best.filter(pc.equal(best["shopper_id"], name))["item_id"].to_numpy()
-        assert ((found >= first) & (found < first + 45)).mean() >= 0.8
+        ids = best.filter(pc.equal(best["shopper_id"], name))["item_id"].to_numpy()
+        assert len(ids) == 10
+        assert ((ids >= first) & (ids < first + 45)).mean() >= 0.8
 
 
 def test_top_equals_score_and_sort() -> None:
