@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from pipelines.shared.declaration import Shop, Table
@@ -23,6 +23,16 @@ class SourceColumn:
     written: str
     type: str
     category: str
+
+
+def missing_table(shop: Shop, table: str, known: Iterable[str], name: str = "") -> str:
+    """That a declared table is not there; `name` is how the database calls it."""
+    near = difflib.get_close_matches(table, known, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return (
+        f"{name or table} is declared, but the database has no such table; {hint}mend `tables` "
+        f"or the source's `schema` in {_file(shop)}"
+    )
 
 
 def compare(

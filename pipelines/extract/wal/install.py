@@ -16,7 +16,6 @@ from pipelines.extract.databases.postgres.catalogue import drift
 from pipelines.extract.wal.slot import (
     AGAIN,
     COMMENT,
-    TABLE,
     Capture,
     Log,
     find_slot,
@@ -25,6 +24,7 @@ from pipelines.extract.wal.slot import (
     recorded,
     slot_fault,
     table_fault,
+    table_state,
 )
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import CaptureMissing, SchemaDrift, SettingsError, SourceUnavailable
@@ -157,9 +157,9 @@ def _publish(connection: Any, shop: Shop, known: Capture, due: list[str]) -> Non
         name = _qualified(shop, table)
         # No transaction that wrote to the table is open when its changes begin to be published.
         connection.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(name))
-        oid, kind, identity, index, _ = connection.execute(
-            TABLE, [publication(shop), shop.source.schema_name, table]
-        ).fetchone()
+        row = table_state(connection, shop, table)
+        assert row is not None  # noqa: S101 -- it is locked
+        oid, kind, identity, index, _ = row
         if kind != "r":
             raise CaptureMissing(
                 f"{table} is partitioned, which `capture: wal` does not read; declare "
@@ -217,10 +217,8 @@ def _remember(connection: Any, shop: Shop, capture: Capture) -> None:
 
 
 def _restore_identity(connection: Any, shop: Shop, table: str, log: Log) -> None:
-    found = connection.execute(
-        TABLE, [publication(shop), shop.source.schema_name, table]
-    ).fetchone()
-    if found is None or found[0] != log.oid or log.identity == "f":
+    row = table_state(connection, shop, table)
+    if row is None or row[0] != log.oid or log.identity == "f":
         return
     words = {"d": sql.SQL("DEFAULT"), "n": sql.SQL("NOTHING")}
     index = re.sub("^i:", "", log.identity)

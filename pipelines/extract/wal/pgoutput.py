@@ -155,9 +155,9 @@ class Decoder:
         start = np.cumsum(lengths) - lengths + skip
         kind = buffer[start]
         described = [
-            (int(place), found)
+            (int(place), relation)
             for place in np.flatnonzero(kind == _R)
-            if (found := _relation(buffer, int(start[place]), self.oid)) is not None
+            if (relation := _relation(buffer, int(start[place]), self.oid)) is not None
         ]
         edges = [0, *(place for place, _ in described), len(messages)]
         chunks = []

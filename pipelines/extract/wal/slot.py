@@ -32,7 +32,7 @@ FRESH_START = (
     "run `python -m pipelines capture remove`, then `capture install`, which starts afresh with "
     "the rows present"
 )
-TABLE = """
+_TABLE = """
     SELECT c.oid::bigint, c.relkind::text, c.relreplident::text, i.relname,
            EXISTS (SELECT FROM pg_publication_rel AS r JOIN pg_publication AS p ON p.oid = r.prpubid
                    WHERE r.prrelid = c.oid AND p.pubname = %s)
@@ -173,6 +173,13 @@ def recorded(connection: Any, shop: Shop) -> Capture | None:
     return Capture(kept["slot"], {name: Log(**log) for name, log in kept["tables"].items()})
 
 
+def table_state(connection: Any, shop: Shop, table: str) -> tuple[Any, ...] | None:
+    """A table's number, kind, replica identity, its index, and whether it is published."""
+    bound = [publication(shop), shop.source.schema_name, table]
+    row: tuple[Any, ...] | None = connection.execute(_TABLE, bound).fetchone()
+    return row
+
+
 def find_slot(connection: Any, known: Capture | None) -> Slot | None:
     """The slot that capture remembers, if the server still has it."""
     row = connection.execute(_SLOT, [known.slot if known else ""]).fetchone()
@@ -201,12 +208,10 @@ def table_fault(
     log = known.tables.get(table) if known else None
     if slot is None or log is None or log.began is None:
         return f"changes of {table} are not captured; {AGAIN}"
-    found = connection.execute(
-        TABLE, [publication(shop), shop.source.schema_name, table]
-    ).fetchone()
-    if found is None:
+    row = table_state(connection, shop, table)
+    if row is None:
         return ""  # The declaration's check says so.
-    oid, _, identity, _, published = found
+    oid, _, identity, _, published = row
     if oid == log.oid and identity == "f" and published:
         return ""
     what = "was created again" if oid != log.oid else "left the publication"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +10,7 @@ import sqlalchemy as sa
 from pipelines.extract.databases.any.connection import connect
 from pipelines.extract.databases.any.types import in_words
 from pipelines.extract.databases.postgres.types import unfit
-from pipelines.extract.schema import SourceColumn, compare
+from pipelines.extract.schema import SourceColumn, compare, missing_table
 from pipelines.shared.declaration import Shop
 
 
@@ -61,9 +60,4 @@ def drift(connection: sa.Connection, shop: Shop, table: str) -> list[str]:
         return compare(shop, table, columns, unfit)
     inspector, schema = sa.inspect(connection), schema_of(connection, shop)
     known = [*inspector.get_table_names(schema), *inspector.get_view_names(schema)]
-    near = difflib.get_close_matches(table, known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return [
-        f"{table} is declared, but the database has no such table; {hint}"
-        f"mend `tables` or the source's `schema` in shops/{shop.shop}/shop.yaml"
-    ]
+    return [missing_table(shop, table, known)]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 from pymysqlreplication.constants import FIELD_TYPE
 
 from pipelines.extract.databases.mysql.connection import connect, rows
 from pipelines.extract.databases.mysql.types import DIGITS, unfit
-from pipelines.extract.schema import SourceColumn, compare
+from pipelines.extract.schema import SourceColumn, compare, missing_table
 from pipelines.shared.declaration import Shop
 
 _COLUMNS = """
@@ -88,12 +87,7 @@ def drift(connection: Any, shop: Shop, table: str) -> list[str]:
     schema = shop.source.schema_name
     engines = {str(name): str(kind) for name, kind in rows(connection, _TABLES, (schema,))}
     if table not in engines:
-        near = difflib.get_close_matches(table, engines, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        return [
-            f"{schema}.{table} is declared, but the database has no such table; {hint}"
-            f"mend `tables` or the source's `schema` in shops/{shop.shop}/shop.yaml"
-        ]
+        return [missing_table(shop, table, engines, f"{schema}.{table}")]
     drifts = compare(shop, table, columns_of(connection, schema, table), unfit)
     if engines[table] != _ENGINE:
         drifts.append(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
 from pipelines.extract.databases.postgres.connection import connect
 from pipelines.extract.databases.postgres.types import unfit
-from pipelines.extract.schema import SourceColumn, compare
+from pipelines.extract.schema import SourceColumn, compare, missing_table
 from pipelines.shared.declaration import Shop
 
 _COLUMNS = """
@@ -81,10 +80,5 @@ def drift(connection: Any, shop: Shop, table: str) -> list[str]:
     columns = columns_of(connection, schema, table)
     if not columns:
         known = [name for (name,) in connection.execute(_TABLES, [schema]).fetchall()]
-        near = difflib.get_close_matches(table, known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        return [
-            f"{schema}.{table} is declared, but the database has no such table; {hint}"
-            f"mend `tables` or the source's `schema` in shops/{shop.shop}/shop.yaml"
-        ]
+        return [missing_table(shop, table, known, f"{schema}.{table}")]
     return compare(shop, table, columns, unfit)
