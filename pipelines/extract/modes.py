@@ -26,6 +26,7 @@ class Mode:
     """
 
     source: Callable[[str, Shop, Settings], ChangeSource]
+    """Opens nothing yet; the settings have the key of the pseudonyms."""
     install: Callable[[str, Shop, datetime | None], list[str]]
     """Begin to capture; the time stamps the rows present. Returns the tables newly captured."""
     remove: Callable[[str, Shop], None]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pipelines.extract.partition import StepPartition
 from pipelines.extract.source import change_schema
-from pipelines.extract.stage import Extracted, on_record, open_source, totals
+from pipelines.extract.stage import Extracted, every_step, on_record, open_source
 from pipelines.shared.columns import AUTO_ADDED, EXPIRED
 from pipelines.shared.errors import CaptureMissing, CorruptPartition, NotExtracted, SourceMovedOn
 from pipelines.shared.ledger import Manifest
@@ -27,9 +27,7 @@ def reextract(run: Run, table: str) -> Extracted:
     """
     run.shop.require_table(table)
     run, source = open_source(run, table, look=True)
-    return totals(
-        run, table, [_manifest(StepPartition(run, table, source, each)) for each in run.steps]
-    )
+    return every_step(run, table, source, _manifest)
 
 
 def _manifest(partition: StepPartition) -> Manifest:

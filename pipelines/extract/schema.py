@@ -52,21 +52,21 @@ def compare(
     declared = shop.tables[table]
     faults = []
     for name, kind in declared.columns.items():
+        taken = name in declared.auto_added
         if name not in columns:
             near = difflib.get_close_matches(name, set(columns) - set(declared.columns), n=1)
             hint = f" (is it now {near[0]!r}?)" if near else ""
-            how, way_out = "declared", f"mend `tables.{table}.columns` in {_file(shop)}"
-            if name in declared.auto_added:
-                how, way_out = "taken", f"list it under `ignore` in {_file(shop)}"
+            how = "taken" if taken else "declared"
+            way_out = "list it under `ignore`" if taken else f"mend `tables.{table}.columns`"
             faults.append(
-                f"{table}.{name} is {how}, but the table has no such column{hint}; {way_out} "
-                f"({how} as {kind})"
+                f"{table}.{name} is {how}, but the table has no such column{hint}; {way_out} in "
+                f"{_file(shop)} ({how} as {kind})"
             )
         elif name not in declared.personal and (wrong := unfit(kind, columns[name])):
             faults.append(
-                f"{table}.{name} is {_how(name, declared)} {kind}, but the table has "
-                f"{columns[name].written}, "
-                f"{wrong}; mend `tables.{table}.columns.{name}` in {_file(shop)}"
+                f"{table}.{name} is {'taken as' if taken else 'declared'} {kind}, but the table "
+                f"has {columns[name].written}, {wrong}; mend `tables.{table}.columns.{name}` in "
+                f"{_file(shop)}"
             )
     if declared.new_columns == "ignore":
         return faults
@@ -117,10 +117,6 @@ def inferred(column: SourceColumn, unfit: Callable[[str, SourceColumn], str]) ->
     if column.type in _FLOATS:
         kinds.insert(0, "float64")
     return next((kind for kind in kinds if not unfit(kind, column)), "")
-
-
-def _how(name: str, declared: Table) -> str:
-    return "taken as" if name in declared.auto_added else "declared"
 
 
 def _unknown(name: str, declared: Table) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -118,13 +118,14 @@ def clock(run: Run) -> datetime:
 def extract(run: Run, table: str, source: ChangeSource) -> Extracted:
     """The same as `run`, from any source."""
     run.shop.require_table(table)
-    return totals(
-        run, table, [_manifest(StepPartition(run, table, source, each)) for each in run.steps]
-    )
+    return every_step(run, table, source, _manifest)
 
 
-def totals(run: Run, table: str, steps: list[Manifest]) -> Extracted:
+def every_step(
+    run: Run, table: str, source: ChangeSource, manifest_of: Callable[[StepPartition], Manifest]
+) -> Extracted:
     """What the steps of a run extracted, by their manifests."""
+    steps = [manifest_of(StepPartition(run, table, source, each)) for each in run.steps]
     counts = Counter[str]()
     for manifest in steps:
         counts.update(manifest.counts)

@@ -50,31 +50,23 @@ _CHANGES = """
 
 @dataclass
 class Extraction:
-    """What following the log and a first snapshot share; it lasts for a block.
-
-    Args:
-        url: SQLAlchemy URL of the shop's database.
-        shop: its declaration.
-        table: the table.
-        key: the key of the pseudonyms.
-        log: what capture remembers of the table.
-        before: the interval's end.
-        upto: the position at which an earlier extraction of the interval ended.
-        place: the `_position` of the last change extracted.
-        plain: a connection for everything but the log.
-        reader: a connection that reads the log, and nothing else.
-    """
+    """What following the log and a first snapshot share; it lasts for a block."""
 
     url: str
     shop: Shop
     table: str
     key: bytes
+    """Of the pseudonyms."""
     log: Log
     before: datetime
+    """The interval's end."""
     upto: Position | None
+    """Where an earlier extraction of the interval ended."""
     place: int
+    """`_position` of the next change."""
     plain: Any
     reader: Any
+    """A connection that reads the log, and nothing else; `plain` is for the rest."""
 
     def __post_init__(self) -> None:
         self.declared = self.shop.tables[self.table]

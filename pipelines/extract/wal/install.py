@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -12,20 +12,9 @@ from uuid import uuid4
 import psycopg
 from psycopg import sql
 
-from pipelines.extract.databases.postgres.catalogue import drift
-from pipelines.extract.wal.slot import (
-    AGAIN,
-    COMMENT,
-    Capture,
-    Log,
-    find_slot,
-    open_database,
-    publication,
-    recorded,
-    slot_fault,
-    table_fault,
-    table_state,
-)
+from pipelines.extract.databases.postgres.catalogue import drifts
+from pipelines.extract.wal import slot as slots
+from pipelines.extract.wal.slot import AGAIN, Capture, Log, open_database, publication, table_state
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import CaptureMissing, SchemaDrift, SettingsError, SourceUnavailable
 
@@ -41,15 +30,8 @@ def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
     """Capture the changes of every declared table from now on.
 
     Tables get REPLICA IDENTITY FULL, so that the log carries whole old rows. A table that is
-    captured as declared is left alone. The rows present are read by the first extraction.
-
-    Args:
-        url: SQLAlchemy URL of the shop's database.
-        shop: its declaration.
-        at: commit time of the rows present; default: the shop's clock.
-
-    Returns:
-        The tables newly or again captured.
+    captured as declared is left alone. The rows present are read by the first extraction. See
+    `modes.install`.
 
     Raises:
         SchemaDrift: a table is not as declared; nothing was installed.
@@ -59,20 +41,17 @@ def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
     """
     with open_database(url) as connection:
         _require_logical(connection)
-        if faults := [
-            fault for table in sorted(shop.tables) for fault in drift(connection, shop, table)
-        ]:
+        if faults := drifts(connection, shop):
             raise SchemaDrift("; ".join(faults))
         _wait_no_longer(connection, shop)
-        known = recorded(connection, shop)
-        slot = find_slot(connection, known)
+        known, slot = slots.state(connection, shop)
         if known and slot and slot.status == "lost":
             connection.execute("SELECT pg_drop_replication_slot(%s)", [slot.name])
             slot = None
         due = [
             table
             for table in sorted(shop.tables)
-            if table_fault(connection, shop, known, slot, table)
+            if slots.table_fault(connection, shop, known, slot, table)
         ]
         if slot is None or known is None:
             name = f"{shop.footprint.lower()}_{uuid4().hex[:8]}"
@@ -83,16 +62,12 @@ def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
 
 
 def remove(url: str, shop: Shop) -> None:
-    """Drop slot and publication and give the tables their former replica identity back.
-
-    Raises:
-        SourceUnavailable: the database does not answer, or something stayed busy.
-    """
+    """Drop slot and publication and give the tables their former replica identity back."""
     with open_database(url) as connection:
         _wait_no_longer(connection, shop)
-        known = recorded(connection, shop)
-        if find_slot(connection, known) is not None and known is not None:
-            connection.execute("SELECT pg_drop_replication_slot(%s)", [known.slot])
+        known, slot = slots.state(connection, shop)
+        if slot is not None:
+            connection.execute("SELECT pg_drop_replication_slot(%s)", [slot.name])
         for table, log in (known.tables if known else {}).items():
             _restore_identity(connection, shop, table, log)
         name = sql.Identifier(publication(shop))
@@ -100,24 +75,15 @@ def remove(url: str, shop: Shop) -> None:
 
 
 def check(url: str, shop: Shop) -> list[str]:
-    """What is wrong with the shop's tables, slot and server, each with the way out.
-
-    Raises:
-        SourceUnavailable: the database does not answer.
-    """
+    """What is wrong with the shop's tables, slot and server; see `modes.check`."""
     with open_database(url) as connection:
-        findings = [
-            fault for table in sorted(shop.tables) for fault in drift(connection, shop, table)
-        ]
-        known = recorded(connection, shop)
-        slot = find_slot(connection, known)
-        if fault := slot_fault(known, slot):
+        findings = drifts(connection, shop)
+        known, slot = slots.state(connection, shop)
+        if fault := slots.slot_fault(known, slot):
             return [*findings, fault]
-        findings += [
-            fault
-            for table in sorted(shop.tables)
-            if (fault := table_fault(connection, shop, known, slot, table))
-        ]
+        for table in sorted(shop.tables):
+            if fault := slots.table_fault(connection, shop, known, slot, table):
+                findings.append(fault)
         if slot and (slot.held or 0) > HELD_LIMIT:
             findings.append(
                 f"the replication slot {slot.name} holds back {slot.held:,} bytes of the server's "
@@ -173,7 +139,7 @@ def _publish(connection: Any, shop: Shop, known: Capture, due: list[str]) -> Non
         tables[table] = Log(uuid4().hex, oid, former.identity)
     name = sql.Identifier(publication(shop))
     names = sql.SQL(", ").join(_qualified(shop, table) for table in sorted(tables))
-    exists = connection.execute(COMMENT, [publication(shop)]).fetchone()
+    exists = connection.execute(slots.COMMENT, [publication(shop)]).fetchone()
     verb = "ALTER PUBLICATION {} SET TABLE {}" if exists else "CREATE PUBLICATION {} FOR TABLE {}"
     connection.execute(sql.SQL(verb).format(name, names))
     _remember(connection, shop, Capture(known.slot, tables))
@@ -185,8 +151,8 @@ def _begin(url: str, shop: Shop, at: datetime | None) -> None:
         # The publication stands before the slot begins: the log is read with the catalogue of
         # its time. A slot is made in a transaction that writes nothing.
         _wait_no_longer(connection, shop)
-        known = recorded(connection, shop)
-        if known and find_slot(connection, known) is None:
+        known, slot = slots.state(connection, shop)
+        if known and slot is None:
             make = "SELECT pg_create_logical_replication_slot(%s, 'pgoutput')"
             try:
                 connection.execute(make, [known.slot])
@@ -198,14 +164,13 @@ def _begin(url: str, shop: Shop, at: datetime | None) -> None:
                 ) from error
     with open_database(url) as connection:
         _wait_no_longer(connection, shop)
-        known = recorded(connection, shop)
+        known, _ = slots.state(connection, shop)
         if known is None:
             raise CaptureMissing(f"capture was removed while it was being installed; {AGAIN}")
         now = at or connection.execute("SELECT clock_timestamp()").fetchone()[0]
         began = now.astimezone(UTC).isoformat()
         tables = {
-            table: Log(log.id, log.oid, log.identity, log.began or began)
-            for table, log in known.tables.items()
+            table: replace(log, began=log.began or began) for table, log in known.tables.items()
         }
         _remember(connection, shop, Capture(known.slot, tables))
 

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.extract.wal.slot import FRESH_START
 from pipelines.shared.columns import DELETE, INSERT, UPDATE
 from pipelines.shared.errors import CaptureMissing
 
@@ -26,8 +27,7 @@ _EPOCH_US = 946_684_800_000_000
 """2000-01-01 in microseconds since 1970: where PostgreSQL counts from."""
 _NO_OLD_ROWS = (
     "changes of {table} were written without their old rows: its REPLICA IDENTITY was not FULL "
-    "all the time; run `python -m pipelines capture remove`, then `capture install`, which "
-    "starts afresh with the rows present"
+    f"all the time; {FRESH_START}"
 )
 
 

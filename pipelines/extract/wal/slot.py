@@ -130,14 +130,10 @@ def publication(shop: Shop) -> str:
 def release(url: str, shop: Shop, positions: Mapping[str, Position]) -> None:
     """Let the server drop the log before the earliest recorded position.
 
-    Nothing happens while a declared table has no position in its present log.
-
-    Raises:
-        SourceUnavailable: the database does not answer.
+    Nothing happens while a declared table has no position in its present log. See `Mode.release`.
     """
     with open_database(url) as connection:
-        known = recorded(connection, shop)
-        slot = find_slot(connection, known)
+        known, slot = state(connection, shop)
         if known is None or slot is None or slot.status == "lost":
             return
         places = []
@@ -159,18 +155,19 @@ def release(url: str, shop: Shop, positions: Mapping[str, Position]) -> None:
 
 def capture_fault(connection: Any, shop: Shop, table: str) -> str:
     """Why a table's changes are not, or not all, captured; empty where they are."""
-    known = recorded(connection, shop)
-    slot = find_slot(connection, known)
+    known, slot = state(connection, shop)
     return slot_fault(known, slot) or table_fault(connection, shop, known, slot, table)
 
 
-def recorded(connection: Any, shop: Shop) -> Capture | None:
-    """What capture remembers; None where it is not installed."""
+def state(connection: Any, shop: Shop) -> tuple[Capture | None, Slot | None]:
+    """What capture remembers, None where it is not installed; its slot, if the server has it."""
     row = connection.execute(COMMENT, [publication(shop)]).fetchone()
     if row is None or not row[0]:
-        return None
+        return None, None
     kept = json.loads(row[0])
-    return Capture(kept["slot"], {name: Log(**log) for name, log in kept["tables"].items()})
+    known = Capture(kept["slot"], {name: Log(**log) for name, log in kept["tables"].items()})
+    row = connection.execute(_SLOT, [known.slot]).fetchone()
+    return known, row and Slot(row[0], row[1] or "", int(row[2] or 0), row[3])
 
 
 def table_state(connection: Any, shop: Shop, table: str) -> tuple[Any, ...] | None:
@@ -180,13 +177,8 @@ def table_state(connection: Any, shop: Shop, table: str) -> tuple[Any, ...] | No
     return row
 
 
-def find_slot(connection: Any, known: Capture | None) -> Slot | None:
-    """The slot that capture remembers, if the server still has it."""
-    row = connection.execute(_SLOT, [known.slot if known else ""]).fetchone()
-    return None if row is None else Slot(row[0], row[1] or "", int(row[2] or 0), row[3])
-
-
 def slot_fault(known: Capture | None, slot: Slot | None) -> str:
+    """Why no table's changes are captured; empty where the slot is well."""
     if known is None or not any(log.began for log in known.tables.values()):
         return f"changes are not captured; {AGAIN}"
     if slot is None:
@@ -205,6 +197,7 @@ def slot_fault(known: Capture | None, slot: Slot | None) -> str:
 def table_fault(
     connection: Any, shop: Shop, known: Capture | None, slot: Slot | None, table: str
 ) -> str:
+    """Why a table's changes are missed, though the slot is well; empty where they are not."""
     log = known.tables.get(table) if known else None
     if slot is None or log is None or log.began is None:
         return f"changes of {table} are not captured; {AGAIN}"

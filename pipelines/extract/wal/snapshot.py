@@ -86,7 +86,7 @@ def _since(extraction: Extraction, snapshot: str) -> tuple[int, pa.Table | None,
 
 def _inserts(rows: pa.Table, stamp: tuple[int, int, int]) -> Rows:
     """Rows as inserts of one transaction, given its place, commit time and id."""
-    columns = {name: _whole_array(rows[name]) for name in rows.column_names}
+    columns = {name: rows[name].combine_chunks() for name in rows.column_names}
     full = (np.full(rows.num_rows, value, np.int64) for value in stamp)
     return Rows(columns, pa.repeat(pa.scalar(INSERT), rows.num_rows), Transactions(*full))
 
@@ -114,7 +114,3 @@ def _visible(snapshot: str, xid: Ints) -> Any:
     oldest, newest, running = snapshot.split(":")
     active = np.array([int(each) for each in running.split(",") if each], np.int64)
     return (xid < int(oldest)) | (xid < int(newest)) & ~np.isin(xid, active)
-
-
-def _whole_array(column: Any) -> Any:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

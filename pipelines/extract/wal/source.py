@@ -23,15 +23,7 @@ from pipelines.extract.databases.postgres.catalogue import drift
 from pipelines.extract.pseudonyms import key_for
 from pipelines.extract.source import ChangeBatch, Position, change_schema
 from pipelines.extract.wal.extraction import HERE, Extraction, written
-from pipelines.extract.wal.slot import (
-    FRESH_START,
-    Log,
-    Slot,
-    capture_fault,
-    find_slot,
-    open_database,
-    recorded,
-)
+from pipelines.extract.wal.slot import FRESH_START, Log, Slot, capture_fault, open_database, state
 from pipelines.extract.wal.snapshot import snapshot
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import CaptureMissing, CorruptPartition, SchemaDrift
@@ -40,13 +32,7 @@ from pipelines.shared.settings import Settings
 
 
 class WalSource:
-    """Changes from the shop's replication slot; see `install`.
-
-    Args:
-        url: SQLAlchemy URL of the shop's database.
-        shop: its declaration.
-        settings: have the key of the pseudonyms.
-    """
+    """Changes from the shop's replication slot; see `install` and `Mode.source`."""
 
     def __init__(self, url: str, shop: Shop, settings: Settings) -> None:
         self._url, self._shop, self._settings = url, shop, settings
@@ -79,8 +65,7 @@ class WalSource:
         with open_database(self._url) as connection:
             if fault := capture_fault(connection, self._shop, table):
                 raise CaptureMissing(fault)
-            known = recorded(connection, self._shop)
-            slot = find_slot(connection, known)
+            known, slot = state(connection, self._shop)
             here = connection.execute(HERE).fetchone()[0]
         assert known is not None and slot is not None  # noqa: S101, PT018 -- no fault
         log = known.tables[table]

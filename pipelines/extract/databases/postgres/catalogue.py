@@ -74,6 +74,11 @@ def logged(connection: Any, columns: Mapping[str, tuple[int, int]]) -> dict[str,
     return {name: types[name] for name in columns if name in types}
 
 
+def drifts(connection: Any, shop: Shop) -> list[str]:
+    """`drift` of every declared table."""
+    return [each for table in sorted(shop.tables) for each in drift(connection, shop, table)]
+
+
 def drift(connection: Any, shop: Shop, table: str) -> list[str]:
     """Every way in which a table departs from its declaration, with the way out."""
     schema = shop.source.schema_name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pipelines.extract.databases.postgres.catalogue import columns_of, drift
+from pipelines.extract.databases.postgres.catalogue import columns_of, drift, drifts
 from pipelines.extract.databases.postgres.connection import connect
 from pipelines.extract.trigger.postgres.sql import CLOCK, EVENTS, Capture, schema_name
 from pipelines.shared.declaration import Shop
@@ -63,15 +63,8 @@ def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
     One transaction, during which the tables cannot be written to: no row is lost or doubled
     between the rows present and the first change. A table that is captured as declared is left
     alone. One whose capture was damaged, switched off or declared otherwise catches up: what
-    differs between the changes known and the rows present is written as changes.
-
-    Args:
-        url: SQLAlchemy URL of the shop's database.
-        shop: its declaration.
-        at: commit time of the rows present; default: the shop's clock.
-
-    Returns:
-        The tables newly or again captured.
+    differs between the changes known and the rows present is written as changes. See
+    `modes.install`.
 
     Raises:
         SchemaDrift: a table is not as declared; nothing was installed.
@@ -80,7 +73,7 @@ def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
     """
     captures = [Capture(shop, table) for table in sorted(shop.tables)]
     with connect(url) as connection:
-        if faults := [fault for each in captures for fault in drift(connection, shop, each.table)]:
+        if faults := drifts(connection, shop):
             raise SchemaDrift("; ".join(faults))
         connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
         connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [schema_name(shop)])
@@ -95,22 +88,14 @@ def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
 
 
 def remove(url: str, shop: Shop) -> None:
-    """Take every trigger, function and captured change out of the shop's database again.
-
-    Raises:
-        SourceUnavailable: the database does not answer, or a table stayed busy.
-    """
+    """Take every trigger, function and captured change out of the shop's database again."""
     with connect(url) as connection:
         connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
         connection.execute(f'DROP SCHEMA IF EXISTS "{schema_name(shop)}" CASCADE')
 
 
 def check(url: str, shop: Shop) -> list[str]:
-    """What is wrong with the shop's tables and their capture, each with the way out.
-
-    Raises:
-        SourceUnavailable: the database does not answer.
-    """
+    """See `modes.check`."""
     findings = []
     with connect(url) as connection:
         for table in sorted(shop.tables):

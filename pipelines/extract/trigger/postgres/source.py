@@ -47,13 +47,7 @@ _MARK = 'SELECT "{schema}".mark(%s)::text'
 
 
 class TriggerSource:
-    """Changes that triggers wrote down; see `install`.
-
-    Args:
-        url: SQLAlchemy URL of the shop's database.
-        shop: its declaration.
-        settings: have the key of the pseudonyms.
-    """
+    """Changes that triggers wrote down; see `install` and `Mode.source`."""
 
     def __init__(self, url: str, shop: Shop, settings: Settings) -> None:
         self._url, self._shop, self._settings = url, shop, settings
@@ -115,15 +109,7 @@ class TriggerSource:
 
 
 def pending(url: str, shop: Shop, positions: Mapping[str, Position]) -> dict[str, int]:
-    """How many committed changes of each table are not extracted yet.
-
-    Args:
-        positions: the last position of each table that has one.
-
-    Raises:
-        CaptureMissing: changes are not captured.
-        SourceUnavailable: the database cannot be reached.
-    """
+    """How many committed changes of each table are not extracted yet; see `Mode.pending`."""
     rows = {}
     with connect(url) as connection:
         for table in shop.tables:

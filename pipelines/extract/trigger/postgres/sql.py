@@ -13,7 +13,6 @@ then stops until capture is installed again, which catches up.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from pipelines.shared.declaration import Shop
@@ -41,7 +40,6 @@ _STORED = {
     "date": "date",
     "timestamp": "timestamptz",
 }
-_DECIMAL = re.compile(r"^decimal\(")
 
 
 @dataclass(frozen=True)
@@ -262,4 +260,4 @@ def schema_name(shop: Shop) -> str:
 def _kept_as(kind: str, personal: str | None) -> str:
     if personal is not None:
         return "text"
-    return "numeric" if _DECIMAL.match(kind) else _STORED[kind]
+    return "numeric" if kind.startswith("decimal(") else _STORED[kind]
