@@ -1,10 +1,11 @@
 """Makes the small whole installation that `test_installation.py` opens.
 
 `python -m tests.golden.make_installation` was run once, with the code at commit ba80550 (version
-0.1.0), and is kept to show how; its imports are those of that time. The shop has three SQLite
-files: a web shop with triggers, a catalogue read by cursor, and deals with triggers of a second
-name. Three weeks are decided and maintained; a fourth is written into the shop, and extracted only
-in a copy, of which nothing but the outcome is kept. The numbers come from a seeded generator.
+0.1.0), and is kept to show how; only its imports have followed the code since. The shop has three
+SQLite files: a web shop with triggers, a catalogue read by cursor, and deals with triggers of a
+second name. Three weeks are decided and maintained; a fourth is written into the shop, and
+extracted only in a copy, of which nothing but the outcome is kept. The numbers come from a seeded
+generator.
 """
 
 from __future__ import annotations
