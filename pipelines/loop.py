@@ -1,4 +1,4 @@
-"""The stages of one run in order, without Airflow: what `dags/ranker_update.py` chains."""
+"""The stages of one run in order, without Airflow, as `dags/ranker_update.py` chains them."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def run_interval(
     Args:
         run: the interval of a shop.
         say: called with a stage's name and a line about what it did.
-        grown: called while a model grows with its rounds done, and with those wanted at most.
+        grown: called while a model grows, with the rounds done and the most rounds wanted.
 
     Returns:
         The decision: `outcome`, `reasons`, `champion`.
 
     Raises:
-        SourceUnavailable: a source is away; the tables of the others are extracted and validated.
+        SourceUnavailable: a source is away; the other sources' tables are extracted and validated.
         FreshrankError: a stage failed; what was durable before stays, a rerun heals.
     """
     from pipelines import evaluate, extract, features, promote, train, validate
@@ -60,13 +60,13 @@ def run_interval(
 def extract_tables(
     run: Run, tables: Collection[str], one: Callable[[Run, str], Extracted]
 ) -> tuple[list[Extracted], list[str]]:
-    """Extract tables. One source that is away delays its own alone.
+    """Extract tables; a source that is away delays its own tables alone.
 
     Args:
         one: `extract.run` or `extract.reextract`.
 
     Returns:
-        What was extracted, and of each source that is away why, and which tables wait.
+        What was extracted; and for each source that is away a line with the cause and its tables.
     """
     done, away = [], []
     for part in run.shop.parts():

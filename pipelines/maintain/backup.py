@@ -1,4 +1,4 @@
-"""A second copy of the lake, from which a damaged partition comes back.
+"""A second copy of the lake, from which a damaged partition is restored.
 
 Delta's data and log files are never changed once written, so a backup is a copy of those it does
 not have yet: data first, then each table's log in order, so that the copy is a whole lake at every
@@ -26,8 +26,8 @@ _LOG: Final = "_delta_log"
 _CHUNK: Final = 8 << 20
 
 
-def copy_of(installation: Installation) -> Lake | None:
-    """The backup as a lake; None where `FRESHRANK_BACKUP` names no place for one."""
+def backup_lake(installation: Installation) -> Lake | None:
+    """The backup as a lake; None where `FRESHRANK_BACKUP` is not set."""
     root = installation.settings.backup
     return Lake(root, installation.shop.shop) if root else None
 
@@ -49,13 +49,13 @@ def back_up(installation: Installation) -> int:
     """Copy what the backup does not have yet; a rerun finds nothing left to do.
 
     Returns:
-        How many files were copied; 0 where no backup is set.
+        The number of files copied; 0 where no backup is set.
 
     Raises:
-        CorruptPartition: a table's log is shorter than its copy's: something happened to the
-            lake, and the backup stays as it is.
+        CorruptPartition: a table's log is shorter than its copy's: the lake lost commits, and the
+            backup stays as it is.
     """
-    backup = copy_of(installation)
+    backup = backup_lake(installation)
     if backup is None:
         return 0
     source, root = pafs.FileSystem.from_uri(_uri(installation.lake))
@@ -79,13 +79,13 @@ def back_up(installation: Installation) -> int:
     return len(wanted) + sum(pointers)
 
 
-def bring_back(installation: Installation, manifest: Manifest) -> bool:
-    """Put a partition of extracted changes back as its manifest has it.
+def restore(installation: Installation, manifest: Manifest) -> bool:
+    """Restore a partition of extracted changes as its manifest has it.
 
     Returns:
-        False where there is no backup, or it does not hold exactly those rows.
+        False where there is no backup, or it does not hold exactly these rows.
     """
-    backup, table = copy_of(installation), f"changes/{manifest.subject}"
+    backup, table = backup_lake(installation), f"changes/{manifest.subject}"
     if backup is None:
         return False
     try:
@@ -116,7 +116,7 @@ def _files(files: pafs.FileSystem, root: str) -> set[str]:
 
 
 def _pointer(name: str) -> bool:
-    """Whether this is the one file of a log that is written anew."""
+    """Whether this is the one file of a log that is rewritten."""
     return name.endswith("/_last_checkpoint")
 
 
@@ -126,7 +126,7 @@ def _require_not_older(lake: Lake, backup: Lake, table: str) -> None:
         raise CorruptPartition(
             f"{lake.uri(table)} is at version {'none' if own is None else own}, its backup "
             f"{backup.uri(table)} at {copied}: the lake lost what was written since; copy the "
-            "table back from the backup, or move the backup away where the lake began anew"
+            "table back from the backup, or move the backup away if the lake is a new one"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from pipelines.maintain.upkeep import Kept
+from pipelines.maintain.upkeep import Upkeep
 from pipelines.maintain.verify import Report
 
 
@@ -22,7 +22,7 @@ def faults(report: Report) -> list[Table | str]:
     return [wrong, totals + f"{len(report.faults)} faults", "What to do:", *ways]
 
 
-def upkeep(kept: Kept) -> list[str]:
+def upkeep(kept: Upkeep) -> list[str]:
     """A line for each thing that expired or was pruned, and one with the totals."""
     return [
         *(f"expired {each}" for each in kept.expired),

@@ -26,18 +26,18 @@ _OF_SURFACE: Final = ("groups", "group_index", "serving", "scores")
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What one round of maintenance did."""
+class Upkeep:
+    """The result of one round of maintenance."""
 
     shop: str
     expired: tuple[str, ...]
-    """`<table> <interval>` of each partition emptied, and the pages removed."""
+    """`<table> <interval>` of each partition emptied, and each page removed."""
     compacted: int
     """Partitions whose small files were merged."""
     merged: int
     """Files merged."""
     vacuumed: int
-    """Files deleted, because no version of the last week needs them."""
+    """Files deleted that no version of the last week needs."""
     pruned: dict[str, int]
     """Table → captured changes deleted from the shop's own database."""
 
@@ -47,7 +47,7 @@ class Kept:
 
 
 def tables(installation: Installation) -> list[str]:
-    """Every table that the lake of a shop can hold."""
+    """Every table that a shop's lake can hold."""
     shop = installation.shop
     return [
         *(f"{part}/{table}" for part in _LOCKED_BY for table in shop.tables),
@@ -56,7 +56,7 @@ def tables(installation: Installation) -> list[str]:
     ]
 
 
-def run(installation: Installation, track: Track = iter) -> Kept:
+def run(installation: Installation, track: Track = iter) -> Upkeep:
     """Expire, compact and vacuum every table of a shop, and prune what triggers captured.
 
     A rerun finds nothing left to do.
@@ -78,20 +78,20 @@ def run(installation: Installation, track: Track = iter) -> Kept:
             compacted += 1
         vacuumed += installation.lake.vacuum(table)
     pruned = _prune(installation)
-    return Kept(installation.shop.shop, expired, compacted, merged, vacuumed, pruned)
+    return Upkeep(installation.shop.shop, expired, compacted, merged, vacuumed, pruned)
 
 
 def _prune(installation: Installation) -> dict[str, int]:
-    days, newest = installation.shop.retention.captured_days, _newest(installation)
-    if days is None or newest is None:
+    days, end = installation.shop.retention.captured_days, _extracted_until(installation)
+    if days is None or end is None:
         return {}
     from pipelines import extract
 
-    return extract.prune(installation, newest - timedelta(days=days))
+    return extract.prune(installation, end - timedelta(days=days))
 
 
-def _newest(installation: Installation) -> datetime | None:
-    """The end of the newest extracted interval."""
+def _extracted_until(installation: Installation) -> datetime | None:
+    """The end of the last extracted interval."""
     extracted = installation.ledger.manifests("extract")
     return max((each.interval.end for each in extracted), default=None)
 
@@ -104,7 +104,7 @@ def _lock(installation: Installation, table: str) -> AbstractContextManager[Any]
 
 def _expire(installation: Installation) -> Iterator[str]:
     retention = installation.shop.retention
-    if (newest := _newest(installation)) is None:
+    if (end := _extracted_until(installation)) is None:
         return
     for part, days in (
         ("changes", retention.changes_days),
@@ -112,9 +112,9 @@ def _expire(installation: Installation) -> Iterator[str]:
     ):
         if days is not None:
             for table in installation.shop.tables:
-                yield from _expire_table(installation, part, table, newest - timedelta(days=days))
+                yield from _expire_table(installation, part, table, end - timedelta(days=days))
     if retention.docs_days is not None:
-        yield from _expire_docs(installation, newest - timedelta(days=retention.docs_days))
+        yield from _expire_docs(installation, end - timedelta(days=retention.docs_days))
 
 
 def _expire_table(
@@ -122,8 +122,8 @@ def _expire_table(
 ) -> Iterator[str]:
     """Empty the partitions of intervals that ended by a time and were validated.
 
-    The manifests say so first: a kill in between leaves rows that the next round removes, never
-    a hole that would be taken for damage.
+    The manifests are marked first: a kill in between leaves rows that the next round removes, never
+    a gap that looks like damage.
     """
     lake, ledger, stage = installation.lake, installation.ledger, _LOCKED_BY[part]
     name = f"{part}/{table}"
@@ -137,9 +137,9 @@ def _expire_table(
         present = set(lake.intervals(name))
         standing = ledger.manifests(stage, table)
         expired = [each.interval.key for each in standing if EXPIRED in each.details]
-        gone = [key for key in expired if key in present]
-        lake.remove(name, gone)
-    yield from (f"{name} {key}" for key in gone)
+        removed = [key for key in expired if key in present]
+        lake.remove(name, removed)
+    yield from (f"{name} {key}" for key in removed)
 
 
 def _expire_docs(installation: Installation, until: datetime) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The lake against the ledger: every partition that a manifest speaks of, read and hashed again.
+"""The lake against the ledger: every partition with a manifest is read and hashed again.
 
 Hashes are computed as the stages did: changes in the order of their source, groups by group and
 item, only the columns that the manifest names. So files may be merged, and columns be added to
@@ -29,7 +29,7 @@ _GROUP_COLUMNS: Final = (GROUP, SHOPPER, ITEM, LABEL, "shown_position")
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong."""
+    """One thing that is wrong, and the way out."""
 
     stage: str
     subject: str
@@ -46,15 +46,15 @@ class Fault:
 
 @dataclass(frozen=True)
 class Report:
-    """What was verified and what is wrong."""
+    """The result of a verification."""
 
     shop: str
     checked: int
-    """Manifests looked into."""
+    """Number of manifests verified."""
     rows: int
-    """Changes that extraction has on record in them."""
+    """Number of extracted changes on record in them."""
     expired: int
-    """Manifests of which the declared retention removed a partition."""
+    """Number of manifests of which the declared retention removed a partition."""
     faults: tuple[Fault, ...]
 
     def required(self) -> Report:
@@ -83,14 +83,14 @@ def verify(
     table: str | None = None,
     track: Track = iter,
 ) -> Report:
-    """Hold every manifest of extract, validate and features against the lake.
+    """Compare every manifest of extract, validate and features with the lake.
 
-    A partition at a time is in memory.
+    One partition at a time is in memory.
 
     Args:
         interval: only manifests of intervals that lie inside.
         table: only this source table; leaves features out.
-        track: wraps the manifests as they are looked into, to show progress.
+        track: wraps the manifests as they are verified, to show progress.
 
     Raises:
         DeclarationError: the table is not declared.
@@ -143,16 +143,16 @@ def _changes(lake: Lake, manifest: Manifest) -> None:
 def _split(lake: Lake, manifest: Manifest) -> None:
     parts = {"valid": "valid", "quarantine": "quarantined"}
     stored = manifest.details.get("hashes", [None, None])
-    found = []
+    hashes = []
     for (part, count), before in zip(parts.items(), stored, strict=True):
         if manifest.details.get(EXPIRED) == part:
-            found.append(str(before))
+            hashes.append(str(before))
             continue
         rows = _rows(lake, f"{part}/{manifest.subject}", manifest, count)
-        found.append(content_hash(in_source_order(rows)))
+        hashes.append(content_hash(in_source_order(rows)))
     if EXPIRED in manifest.details and None in stored:
-        return  # Recorded before the parts were hashed apart: what is left has been counted.
-    _require_hash(hashlib.sha256("".join(found).encode()).hexdigest(), manifest.content_hash)
+        return  # An older record has no hash of each part: what is left has been counted.
+    _require_hash(hashlib.sha256("".join(hashes).encode()).hexdigest(), manifest.content_hash)
 
 
 def _groups(lake: Lake, manifest: Manifest) -> None:
@@ -189,10 +189,10 @@ def _columns(rows: pa.Table, names: list[str]) -> pa.Table:
     return rows.select(names)
 
 
-def _require_hash(found: str, recorded: str) -> None:
-    if found != recorded:
+def _require_hash(computed: str, recorded: str) -> None:
+    if computed != recorded:
         raise CorruptPartition(
-            f"the rows are not the ones recorded (SHA-256 {found[:12]}…, on record "
+            f"the rows are not the ones recorded (SHA-256 {computed[:12]}…, on record "
             f"{recorded[:12]}…)"
         )
 
@@ -228,4 +228,4 @@ def _way_out(installation: Installation, manifest: Manifest) -> str:
         "validate": "validates the interval again",
         "features": "builds the interval's groups again",
     }[manifest.stage]
-    return f"`{again}` {source}; else bring the partition back from a backup of the lake"
+    return f"`{again}` {source}; else restore the partition from a backup of the lake"

@@ -84,19 +84,19 @@ def test_lost_changes_are_brought_back_without_the_source(kept: Installation) ->
     with pytest.raises(CorruptPartition):
         contents(kept)
     said = maintain.repair(kept, maintain.verify(kept).faults)
-    assert said == [f"extract {TABLE} {WEEKS[1]}: brought back from the backup"]
+    assert said == [f"extract {TABLE} {WEEKS[1]}: restored from the backup"]
     assert (maintain.verify(kept), contents(kept)) == (before, held)
 
 
-def test_a_copy_with_other_rows_is_not_brought_back(kept: Installation) -> None:
+def test_a_copy_with_other_rows_is_not_restored(kept: Installation) -> None:
     maintain.back_up(kept)
     manifest = kept.ledger.manifest("extract", TABLE, WEEKS[1])
     assert manifest is not None
     copy = the_copy(kept)
     copy.lake.replace(CHANGES, WEEKS[1], partition(copy, CHANGES, WEEKS[1]).slice(1))
-    assert not backup.bring_back(kept, manifest)
+    assert not backup.restore(kept, manifest)
     shutil.rmtree(str(kept.settings.backup))
-    assert not backup.bring_back(kept, manifest)
+    assert not backup.restore(kept, manifest)
 
 
 def test_a_copy_that_was_cut_off_is_whole_and_is_finished_by_the_next(

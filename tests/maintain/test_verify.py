@@ -152,7 +152,7 @@ def test_validation_is_mended_from_the_changes(stocked: Installation) -> None:
     before = maintain.verify(stocked)
     _change(stocked, f"valid/{TABLE}")
     said = maintain.repair(stocked, maintain.verify(stocked).faults)
-    assert said == [f"validate {TABLE} {WEEKS[1]}: made again"]
+    assert said == [f"validate {TABLE} {WEEKS[1]}: rebuilt"]
     assert maintain.verify(stocked) == before
 
 
@@ -253,7 +253,7 @@ def test_the_command_line_says_it_and_fails(tmp_path: Path) -> None:
 
     mended = call("verify", "--repair")
     assert mended.returncode == 0, mended.stderr
-    assert "made again" in mended.stderr
+    assert "rebuilt" in mended.stderr
 
     kept = json.loads(call("maintain", "--json").stdout)
     assert kept == {
