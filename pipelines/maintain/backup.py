@@ -109,9 +109,9 @@ def _files(files: pafs.FileSystem, root: str) -> set[str]:
     """The files below a folder, by their names from there."""
     below = pafs.FileSelector(root, recursive=True, allow_not_found=True)
     return {
-        found.path.removeprefix(root).lstrip("/")
-        for found in files.get_file_info(below)
-        if found.type is pafs.FileType.File and not found.path.endswith(".part")
+        each.path.removeprefix(root).lstrip("/")
+        for each in files.get_file_info(below)
+        if each.type is pafs.FileType.File and not each.path.endswith(".part")
     }
 
 

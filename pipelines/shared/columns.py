@@ -11,7 +11,7 @@ Tables of the lake, all partitioned by `interval_start`:
 | `state/events` | event version | normalised events, the last version of a key stands |
 | `state/items`, `state/periods` | item, item-period | current rows at the interval's end |
 | `state/shoppers` | shopper | the shopper table's ids at the interval's end |
-| `state/vocabulary` | feature × value | append-only integer codes (`shared/vocabulary.py`) |
+| `state/vocabulary` | feature × value | append-only integer codes (`shared/models/vocabulary.py`) |
 | `state/shown` | showing version | what logged lists showed; the last version of a key stands |
 | `state/factors_shoppers` | shopper | latent factors known at the interval's start |
 | `state/factors_items` | item | the same |

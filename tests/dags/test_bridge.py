@@ -30,8 +30,10 @@ def context(start=None, end=None, data=(None, None)):
 
 
 def test_params_win_over_the_data_interval():
-    found = interval_of(context("2017-01-02", "2017-01-09", (utc("2020-01-06"), utc("2020-01-13"))))
-    assert found == WEEK
+    interval = interval_of(
+        context("2017-01-02", "2017-01-09", (utc("2020-01-06"), utc("2020-01-13")))
+    )
+    assert interval == WEEK
 
 
 def test_the_data_interval_serves_without_params():

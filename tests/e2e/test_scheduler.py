@@ -140,8 +140,8 @@ def test_every_interval_is_decided_with_reasons(replayed, running):
 def test_the_alias_is_the_ledgers_champion(replayed, settings):
     run = Run.of(settings, "completejourney", WEEKS[-1])
     client = mlflow.MlflowClient(settings.mlflow_uri, settings.mlflow_uri)
-    found = client.get_model_version_by_alias("completejourney-basket", "champion")
-    assert int(found.version) == run.ledger.champion()
+    aliased = client.get_model_version_by_alias("completejourney-basket", "champion")
+    assert int(aliased.version) == run.ledger.champion()
 
 
 def test_a_version_loads_as_pyfunc_and_takes_raw_features(replayed, settings):

@@ -62,15 +62,15 @@ def tiny(running, tmp_path_factory):
 @pytest.fixture(scope="module")
 def replayed(tiny):
     whole = Interval(tiny_shop.FIRST, tiny_shop.FIRST + timedelta(weeks=SIZE.weeks))
-    said, grown = [], []
+    lines, grown = [], []
     for run in loop.runs(tiny, "tiny", whole, as_one=False):
         loop.run_interval(
             run,
-            lambda stage, line: said.append((stage, line)),
+            lambda stage, line: lines.append((stage, line)),
             lambda done, wanted: grown.append((done, wanted)),
         )
     assert (1, 100) in grown  # the first model's first of a hundred trees
-    return run, said
+    return run, lines
 
 
 def test_it_warms_up_then_promotes_a_first_model(replayed):

@@ -43,11 +43,11 @@ def opened(folder: Path, **changed: Any) -> Installation:
     )
 
 
-def told(installation: Installation, at: datetime, limit: int | None = None) -> list[Any]:
+def held_rows(installation: Installation, at: datetime, limit: int | None = None) -> list[Any]:
     """The folded rows, in the order they come."""
     with rows_at(installation, TABLE, at, limit) as rows:
-        found: list[Any] = rows.read_all().to_pylist()
-    return found
+        held: list[Any] = rows.read_all().to_pylist()
+    return held
 
 
 def article(sku: str, kind: str) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def test_the_fold_equals_the_table_at_every_intervals_end(
                 extract(installation.run(interval), TABLE, source)
         for end, rows in held.items():
             if end >= FIRST + timedelta(weeks=min(taken) + 1):
-                assert told(installation, end) == rows
+                assert held_rows(installation, end) == rows
 
 
 def test_a_late_change_counts_from_the_interval_that_saw_it(tmp_path: Path) -> None:
@@ -110,27 +110,27 @@ def test_a_late_change_counts_from_the_interval_that_saw_it(tmp_path: Path) -> N
     extract(installation.run(WEEKS[0]), TABLE, source)
     slow.commit()
     extract(installation.run(WEEKS[1]), TABLE, source)
-    assert told(installation, WEEKS[0].end) == []
-    assert told(installation, WEEKS[1].end) == [article("slow", "k")]
+    assert held_rows(installation, WEEKS[0].end) == []
+    assert held_rows(installation, WEEKS[1].end) == [article("slow", "k")]
 
 
 def test_inside_an_interval_commit_times_decide(tmp_path: Path) -> None:
     installation, source = opened(tmp_path), living_source()
     extract(installation.run(WEEKS[0]), TABLE, source)
-    at = told(installation, utc("2017-01-05T12:00:00"))
+    at = held_rows(installation, utc("2017-01-05T12:00:00"))
     assert [row["sku"] for row in at] == ["late", "sku 2", "sku 3", "sku 4"]
-    assert told(installation, utc("2017-01-05T12:00:00"), 2) == at[:2]
-    assert told(installation, utc("2017-01-05T12:00:00"), 0) == []
+    assert held_rows(installation, utc("2017-01-05T12:00:00"), 2) == at[:2]
+    assert held_rows(installation, utc("2017-01-05T12:00:00"), 0) == []
 
 
 def test_what_is_not_known_is_an_error(tmp_path: Path) -> None:
     installation = opened(tmp_path)
     with pytest.raises(NotExtracted, match="it was extracted not at all yet"):
-        told(installation, WEEKS[0].end)
+        held_rows(installation, WEEKS[0].end)
     extract(installation.run(WEEKS[1]), TABLE, living_source())
     for at in (WEEKS[0].end, WEEKS[2].end):
         with pytest.raises(NotExtracted, match=r"from 2017-01-09T00:00:00Z to 2017-01-16T00"):
-            told(installation, at)
+            held_rows(installation, at)
     with (
         pytest.raises(DeclarationError, match="'prices' is not declared"),
         rows_at(installation, "prices", WEEKS[1].end),
@@ -143,7 +143,7 @@ def test_a_damaged_partition_is_named(tmp_path: Path) -> None:
     extract(installation.run(WEEKS[0]), TABLE, living_source())
     next((tmp_path / "lake").rglob("*.parquet")).write_bytes(b"broken")
     with pytest.raises(CorruptPartition, match=r"changes/articles.*pipelines verify --shop tiny"):
-        told(installation, WEEKS[0].end)
+        held_rows(installation, WEEKS[0].end)
 
 
 @pytest.mark.services
@@ -168,7 +168,7 @@ def test_it_equals_the_shops_own_table(postgres, tmp_path: Path) -> None:
             held[week.end] = rows
             stage.run(installation.run(week), TABLE)
         for end, rows in held.items():
-            assert [tuple(row.values()) for row in told(installation, end)] == rows
-        with rows_at(installation, TABLE, WEEKS[3].end) as found:
+            assert [tuple(row.values()) for row in held_rows(installation, end)] == rows
+        with rows_at(installation, TABLE, WEEKS[3].end) as reader:
             declared = installation.shop.tables[TABLE].stored_columns()
-            assert dict(zip(found.schema.names, found.schema.types, strict=True)) == declared
+            assert dict(zip(reader.schema.names, reader.schema.types, strict=True)) == declared

@@ -1,4 +1,4 @@
-"""What services are told: complete, sourceable, and nothing of the caller's own settings."""
+"""The services' environment: complete, sourceable, with nothing of the caller's own settings."""
 
 import subprocess
 

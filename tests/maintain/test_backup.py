@@ -51,11 +51,11 @@ def test_a_checkpoint_written_after_the_listing_waits_for_the_next_copy(
     listed, calls = backup._files, count()
 
     def list_then_write(files: pafs.FileSystem, root: str) -> set[str]:
-        found = listed(files, root)
+        names = listed(files, root)
         if next(calls) == 0:
             for _ in range(12):
                 kept.lake.replace(CHANGES, WEEKS[0], rows)
-        return found
+        return names
 
     pointer = f"{CHANGES}/_delta_log/_last_checkpoint"
     for _ in range(12):
@@ -83,8 +83,8 @@ def test_lost_changes_are_brought_back_without_the_source(kept: Installation) ->
     files(kept, CHANGES, WEEKS[1])[0].unlink()
     with pytest.raises(CorruptPartition):
         contents(kept)
-    said = maintain.repair(kept, maintain.verify(kept).faults)
-    assert said == [f"extract {TABLE} {WEEKS[1]}: restored from the backup"]
+    lines = maintain.repair(kept, maintain.verify(kept).faults)
+    assert lines == [f"extract {TABLE} {WEEKS[1]}: restored from the backup"]
     assert (maintain.verify(kept), contents(kept)) == (before, held)
 
 

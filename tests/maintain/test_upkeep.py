@@ -118,8 +118,8 @@ def test_a_rerun_of_what_has_gone_says_so(original: Installation, tmp_path: Path
         extract(stocked.run(WEEKS[0]), TABLE, source)
     with pytest.raises(Expired, match=r"2017-01-09.*retention\.changes_days"):
         validate.run(stocked.run(WEEKS[1]), TABLE)
-    told = pytest.raises(Expired, match=r"up to 2017-01-16T00:00:00Z.*backup")
-    with told, rows_at(stocked, TABLE, WEEKS[2].end):
+    refused = pytest.raises(Expired, match=r"up to 2017-01-16T00:00:00Z.*backup")
+    with refused, rows_at(stocked, TABLE, WEEKS[2].end):
         pass
     assert extract(stocked.run(WEEKS[2]), TABLE, source).rows == 14
     assert validate.run(stocked.run(WEEKS[2]), TABLE).valid == 14

@@ -32,8 +32,8 @@ PROJECT = Path(__file__).parents[2]
 
 def files(installation: Installation, table: str, week: Interval) -> list[Path]:
     """The data files of a partition."""
-    found = DeltaTable(installation.lake.uri(table))
-    uris = found.file_uris([("interval_start", "=", week.key)])
+    opened = DeltaTable(installation.lake.uri(table))
+    uris = opened.file_uris([("interval_start", "=", week.key)])
     return [Path(uri.removeprefix("file://")) for uri in uris]
 
 
@@ -132,9 +132,11 @@ def test_accounts_that_do_not_add_up_are_a_fault(stocked: Installation) -> None:
     assert known is not None
     counts = dict(known.counts) | {"extracted": known.counts["extracted"] + 1}
     stocked.ledger.record(replace(known, counts=counts))
-    said = [fault.what for fault in maintain.verify(stocked).faults]
-    assert said[0].startswith("14 were extracted, but 12 valid + 1 quarantined + 0 duplicates = 13")
-    assert "13 were extracted" in said[1]
+    faults = [fault.what for fault in maintain.verify(stocked).faults]
+    assert faults[0].startswith(
+        "14 were extracted, but 12 valid + 1 quarantined + 0 duplicates = 13"
+    )
+    assert "13 were extracted" in faults[1]
 
 
 def test_a_column_added_later_changes_no_hash(stocked: Installation) -> None:
@@ -151,8 +153,8 @@ def test_a_column_added_later_changes_no_hash(stocked: Installation) -> None:
 def test_validation_is_mended_from_the_changes(stocked: Installation) -> None:
     before = maintain.verify(stocked)
     _change(stocked, f"valid/{TABLE}")
-    said = maintain.repair(stocked, maintain.verify(stocked).faults)
-    assert said == [f"validate {TABLE} {WEEKS[1]}: rebuilt"]
+    lines = maintain.repair(stocked, maintain.verify(stocked).faults)
+    assert lines == [f"validate {TABLE} {WEEKS[1]}: rebuilt"]
     assert maintain.verify(stocked) == before
 
 
@@ -260,10 +262,10 @@ def test_the_command_line_says_it_and_fails(tmp_path: Path) -> None:
         "shop": "tiny", "expired": [], "compacted": 0, "merged": 0, "vacuumed": 0, "pruned": {},
     }  # fmt: skip
 
-    told = call("rows", TABLE, "--at", "2017-01-09", "--limit", "3")
-    assert told.returncode == 0, told.stderr
-    assert "sku 2" in told.stdout
-    assert "sku 7" not in told.stdout
+    shown = call("rows", TABLE, "--at", "2017-01-09", "--limit", "3")
+    assert shown.returncode == 0, shown.stderr
+    assert "sku 2" in shown.stdout
+    assert "sku 7" not in shown.stdout
     for name in ("rows.csv", "rows.parquet"):
         path = tmp_path / name
         assert call("rows", TABLE, "--at", "2017-01-09", "--to", str(path)).returncode == 0

@@ -34,15 +34,15 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 def processes_of(place: Path) -> list[str]:
     """Command lines and environments that name the folder: whatever was started from it."""
-    found = []
+    commands = []
     for process in psutil.process_iter():
         try:
-            told = [*process.cmdline(), *process.environ().values()]
+            words = [*process.cmdline(), *process.environ().values()]
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
-        if process.pid != os.getpid() and any(str(place) in part for part in told):
-            found.append(" ".join(process.cmdline()))
-    return found
+        if process.pid != os.getpid() and any(str(place) in part for part in words):
+            commands.append(" ".join(process.cmdline()))
+    return commands
 
 
 def test_postgres_has_the_four_databases_and_needs_the_password(tmp_path: Path) -> None:
@@ -123,14 +123,14 @@ def test_the_settings_file_is_private_and_leads_to_this_airflow(stack: Stack) ->
     path = stack.home.environment_file
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     program = environment.program(("airflow",))[0]
-    said = subprocess.run(
+    printed = subprocess.run(
         ["bash", "-c", f'source "{path}" && "{program}" pools get {RANKER_POOL} --output json'],
         env=environment.inherited(),
         capture_output=True,
         text=True,
         check=True,
     )
-    assert json.loads(said.stdout[said.stdout.index("[") :])[0]["slots"] in (1, "1")
+    assert json.loads(printed.stdout[printed.stdout.index("[") :])[0]["slots"] in (1, "1")
 
 
 def test_mlflow_takes_a_run_and_an_artifact(stack: Stack, tmp_path: Path) -> None:

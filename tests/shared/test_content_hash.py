@@ -50,14 +50,14 @@ def test_pieces_hash_as_the_whole(
     monkeypatch.setattr(ContentHash, "_ROWS", 8)
     whole = pa.Table.from_pylist(rows, SCHEMA)
     amid = pa.Table.from_pylist(others + rows + others, SCHEMA)
-    made, sliced = ContentHash(SCHEMA), ContentHash(SCHEMA)
+    whole_hash, sliced = ContentHash(SCHEMA), ContentHash(SCHEMA)
     edges = sorted({0, len(rows), *(min(cut, len(rows)) for cut in cuts)})
     for start, end in pairwise(edges):
-        made.add(pa.Table.from_pylist(rows[start:end], SCHEMA))
+        whole_hash.add(pa.Table.from_pylist(rows[start:end], SCHEMA))
         sliced.add(amid.slice(len(others) + start, end - start))
     mask = [False] * len(others) + [True] * len(rows) + [False] * len(others)
     filtered = content_hash(amid.filter(pa.array(mask, pa.bool_())))
-    assert made.hexdigest() == sliced.hexdigest() == filtered == content_hash(whole)
+    assert whole_hash.hexdigest() == sliced.hexdigest() == filtered == content_hash(whole)
 
 
 def test_a_value_an_order_and_a_type_tell() -> None:

@@ -61,6 +61,6 @@ def test_steps_tile_the_interval(first, length):
 
 def test_airflows_datetimes_become_plain_ones():
     pendulum = pytest.importorskip("pendulum")
-    found = utc(pendulum.datetime(2017, 1, 2, 1, 2, 3, tz="Europe/Berlin"))
-    assert type(found) is datetime
-    assert found == datetime(2017, 1, 2, 0, 2, 3, tzinfo=UTC)
+    converted = utc(pendulum.datetime(2017, 1, 2, 1, 2, 3, tz="Europe/Berlin"))
+    assert type(converted) is datetime
+    assert converted == datetime(2017, 1, 2, 0, 2, 3, tzinfo=UTC)

@@ -117,7 +117,7 @@ def test_the_lot_falls_as_often_as_the_rates_say(tables: dict[str, pd.DataFrame]
         | (lines["sales_value"] >= 1_000_000)
         | (pd.to_datetime(lines["ordered_at"]) > pd.Timestamp(UNTIL).tz_localize(None))
     )
-    for found, expected in (
+    for observed, expected in (
         (lines.duplicated(key).mean(), LIFE.duplicate_rate),
         (len(tables["lines_corrected"]) / len(lines), LIFE.corrected_rate),
         (len(tables["orders_cancelled"]) / len(orders), LIFE.cancelled_rate),
@@ -126,7 +126,7 @@ def test_the_lot_falls_as_often_as_the_rates_say(tables: dict[str, pd.DataFrame]
         ((tables["price_updates"]["price"] < 0).mean(), LIFE.broken_price_rate),
         (broken.mean(), LIFE.broken_line_rate),
     ):
-        assert found == pytest.approx(expected, rel=0.5)
+        assert observed == pytest.approx(expected, rel=0.5)
 
 
 def test_a_second_delivery_is_the_same_row(tables: dict[str, pd.DataFrame]) -> None:

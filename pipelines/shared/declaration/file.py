@@ -22,7 +22,7 @@ def load_shop(name: str, shops: Path) -> Shop:
     """
     path = shops / name / "shop.yaml"
     if not path.is_file():
-        known = sorted(found.parent.name for found in shops.glob("*/shop.yaml"))
+        known = sorted(each.parent.name for each in shops.glob("*/shop.yaml"))
         raise DeclarationError(
             f"unknown shop {name!r}: {path} does not exist; known: {', '.join(known) or 'none'}"
         )
