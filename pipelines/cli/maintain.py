@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.terminal import AsJson, OneTable, ShopName, installation_of, say, screen, tracked
+from pipelines.shared.errors import SettingsError
 from pipelines.shared.intervals import Interval
 
 
@@ -54,5 +55,9 @@ def backup(shop: ShopName = None) -> None:
     from pipelines import maintain
 
     installation = installation_of(shop)
-    root = maintain.require_backup(installation.settings)
+    root = installation.settings.backup
+    if not root:
+        raise SettingsError(
+            "FRESHRANK_BACKUP is not set: give it the folder or object-store URL of a lake's copy"
+        )
     typer.echo(f"{installation.shop.shop}: {maintain.back_up(installation)} files copied to {root}")

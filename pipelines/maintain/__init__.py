@@ -3,9 +3,9 @@
 It is no stage: it works on what the stages wrote, one shop at a time.
 """
 
-from pipelines.maintain.backup import back_up, require_backup
+from pipelines.maintain.backup import back_up
 from pipelines.maintain.repair import repair
 from pipelines.maintain.upkeep import Upkeep, run
 from pipelines.maintain.verify import Fault, Report, verify
 
-__all__ = ["Fault", "Report", "Upkeep", "back_up", "repair", "require_backup", "run", "verify"]
+__all__ = ["Fault", "Report", "Upkeep", "back_up", "repair", "run", "verify"]

@@ -14,12 +14,11 @@ from typing import Final
 
 import pyarrow.fs as pafs
 
-from pipelines.shared.errors import CorruptPartition, SettingsError
+from pipelines.shared.errors import CorruptPartition
 from pipelines.shared.hashing import content_hash
 from pipelines.shared.lake import Lake, in_source_order
 from pipelines.shared.ledger import Manifest
 from pipelines.shared.run import Installation
-from pipelines.shared.settings import Settings
 
 KEEP: Final = timedelta(days=35)
 _LOG: Final = "_delta_log"
@@ -30,19 +29,6 @@ def backup_lake(installation: Installation) -> Lake | None:
     """The backup as a lake; None where `FRESHRANK_BACKUP` is not set."""
     root = installation.settings.backup
     return Lake(root, installation.shop.shop) if root else None
-
-
-def require_backup(settings: Settings) -> str:
-    """The place of the backup.
-
-    Raises:
-        SettingsError: none is set.
-    """
-    if not settings.backup:
-        raise SettingsError(
-            "FRESHRANK_BACKUP is not set: give it the folder or object-store URL of a lake's copy"
-        )
-    return settings.backup
 
 
 def back_up(installation: Installation) -> int:

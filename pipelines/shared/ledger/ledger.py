@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -92,18 +92,7 @@ class Ledger:
         with contextlib.ExitStack() as stack:
             writer = connection or stack.enter_context(self._connect())
             writer.execute(
-                MANIFESTS.insert().values(
-                    shop=self._shop,
-                    stage=manifest.stage,
-                    subject=manifest.subject,
-                    **_edges(manifest.interval),
-                    counts=dict(manifest.counts),
-                    content_hash=manifest.content_hash,
-                    position=dict(manifest.position),
-                    details=dict(manifest.details),
-                    seconds=manifest.seconds,
-                    recorded_at=_now(),
-                )
+                MANIFESTS.insert().values(shop=self._shop, **_values(manifest), recorded_at=_now())
             )
 
     def manifest(self, stage: str, subject: str, interval: Interval) -> Manifest | None:
@@ -126,8 +115,7 @@ class Ledger:
             query = query.where(MANIFESTS.c.subject == subject)
         if since is not None:
             query = query.where(MANIFESTS.c.interval_start >= _text(since))
-        with self._connect() as connection:
-            rows = connection.execute(query.order_by(MANIFESTS.c.id)).mappings().all()
+        rows = self._read(query.order_by(MANIFESTS.c.id))
         standing = {(row["subject"], row["interval_start"]): row for row in rows}
         return sorted(
             (
@@ -144,27 +132,21 @@ class Ledger:
         """Record a registered version; recording it again does nothing."""
         if any(known.version == version.version for known in self.versions()):
             return
-        values = asdict(version) | _edges(version.interval)
-        del values["interval"]
-        values["trained_through"] = _text(version.trained_through)
+        values = {"shop": self._shop, "surface": self._surface, **_values(version)}
         with self._connect() as connection:
-            connection.execute(
-                VERSIONS.insert().values(shop=self._shop, surface=self._surface, **values)
-            )
+            connection.execute(VERSIONS.insert().values(**values))
 
     def versions(self) -> list[Version]:
         """Every registered version, oldest first."""
         query = sa.select(VERSIONS).where(
             VERSIONS.c.shop == self._shop, VERSIONS.c.surface == self._surface
         )
-        with self._connect() as connection:
-            rows = connection.execute(query.order_by(VERSIONS.c.version)).mappings().all()
         return [
             Version(
                 row["version"], _interval(row), row["strategy"], row["parent"],
                 utc(row["trained_through"]), row["trees"], row["artifact"], row["content_hash"],
             )
-            for row in rows
+            for row in self._read(query.order_by(VERSIONS.c.version))
         ]  # fmt: skip
 
     def version(self, number: int) -> Version:
@@ -187,40 +169,40 @@ class Ledger:
         query = sa.select(DECISIONS).where(
             DECISIONS.c.shop == self._shop, DECISIONS.c.surface == self._surface
         )
-        with contextlib.ExitStack() as stack:
-            reader = connection or stack.enter_context(self._connect())
-            rows = reader.execute(query.order_by(DECISIONS.c.interval_start)).mappings().all()
         return [
             Decision(
                 _interval(row), row["outcome"], row["compared_with"], row["promoted"],
                 tuple(row["reasons"]), row["evaluation"],
             )
-            for row in rows
+            for row in self._read(query.order_by(DECISIONS.c.interval_start), connection)
         ]  # fmt: skip
 
     def decide(self, decision: Decision, connection: sa.Connection) -> None:
         """Append a decision inside the transaction that holds the surface's lock."""
-        connection.execute(
-            DECISIONS.insert().values(
-                shop=self._shop,
-                surface=self._surface,
-                **_edges(decision.interval),
-                outcome=decision.outcome,
-                compared_with=decision.compared_with,
-                promoted=decision.promoted,
-                reasons=list(decision.reasons),
-                evaluation=dict(decision.evaluation),
-                decided_at=_now(),
-            )
-        )
+        values = {"shop": self._shop, "surface": self._surface, **_values(decision)}
+        connection.execute(DECISIONS.insert().values(**values, decided_at=_now()))
 
     def champion(self, before: datetime | None = None) -> int | None:
         """The champion's version, now or as the ledger knew it before an interval began."""
         return champion_of(self.decisions(), before)
 
+    def _read(
+        self, query: sa.Select[Any], connection: sa.Connection | None = None
+    ) -> Sequence[sa.RowMapping]:
+        with contextlib.ExitStack() as stack:
+            reader = connection or stack.enter_context(self._connect())
+            return reader.execute(query).mappings().all()
 
-def _edges(interval: Interval) -> dict[str, str]:
-    return {"interval_start": _text(interval.start), "interval_end": _text(interval.end)}
+
+def _values(record: Manifest | Version | Decision) -> dict[str, Any]:
+    """A record's fields as the columns of its table; the interval has two."""
+    values = {each.name: getattr(record, each.name) for each in fields(record)}
+    interval = values.pop("interval")
+    times = {"interval_start": interval.start, "interval_end": interval.end}
+    if isinstance(record, Version):
+        times["trained_through"] = record.trained_through
+    mappings = {name: dict(each) for name, each in values.items() if isinstance(each, Mapping)}
+    return values | mappings | {name: _text(moment) for name, moment in times.items()}
 
 
 def _interval(row: Mapping[Any, Any]) -> Interval:
