@@ -16,6 +16,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from pydantic import SecretStr
 
+from benchmarks.servers.postgres import connect
 from pipelines import features, maintain, validate
 from pipelines.extract import install
 from pipelines.extract import run as extract_from_shop
@@ -195,7 +196,7 @@ def test_damaged_changes_are_taken_from_the_shop_again(postgres, tmp_path: Path)
         )
         installation = replace(installation, settings=settings)
         shop = installation.shop
-        with postgres.connect(url) as connection:
+        with connect(url) as connection:
             connection.execute("INSERT INTO web.articles VALUES ('first', 'k', 'm', 1)")
         install(url, shop, utc("2017-01-01"))
         for day in range(2, 20):
