@@ -85,7 +85,7 @@ class Extractor:
         self._tell("wait")
         return self._answer()
 
-    def told(self) -> str:
+    def errors(self) -> str:
         """What extractions wrote about their errors."""
         return self._log.read_text()[-3000:]
 
@@ -97,7 +97,7 @@ class Extractor:
     def _answer(self) -> int:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        assert line, self.told()
+        assert line, self.errors()
         return int(line)
 
 

@@ -161,7 +161,7 @@ class History:
 
     def _killed(self) -> bool:
         code = self.extractor.wait()
-        assert code in (0, -signal.SIGKILL), self.extractor.told()
+        assert code in (0, -signal.SIGKILL), self.extractor.errors()
         return code != 0
 
     def _fold(self) -> None:
@@ -185,12 +185,12 @@ class History:
         with sa.create_engine(f"sqlite:///{folder}/ledger.db").connect() as connection:
             table = sa.Table("freshrank_manifests", sa.MetaData(), autoload_with=connection)
             rows = connection.execute(sa.select(table)).mappings().all()
-        told = []
+        outcome = []
         for row in rows:
             held = self._partition(folder, row["subject"], row["interval_start"])
             assert content_hash(in_source_order(held)) == row["content_hash"]
             key = self.corner.shop.tables[row["subject"]].key
             by_key = held.sort_by([(name, "ascending") for name in (*key, POSITION)])
             content = content_hash(by_key.drop_columns([POSITION, TRANSACTION]))
-            told.append([row["interval_start"], row["subject"], row["counts"], content])
-        return sorted(told, key=lambda each: each[:2])
+            outcome.append([row["interval_start"], row["subject"], row["counts"], content])
+        return sorted(outcome, key=lambda each: each[:2])

@@ -98,10 +98,10 @@ def sources(weeks: Sequence[tuple[Run, pd.DataFrame]]) -> dict[str, dict[str, fl
         for choice, recall in _recalls(run, baskets, choices):
             found[choice].append(recall)
         say.print(f"sources of {run.interval.key[:10]}")
-    told: dict[str, dict[str, float]] = {}
+    recalls: dict[str, dict[str, float]] = {}
     for (source, how), values in found.items():
-        told.setdefault(source, {})[how] = statistics.mean(values)
-    return told
+        recalls.setdefault(source, {})[how] = statistics.mean(values)
+    return recalls
 
 
 def _recalls(

@@ -22,20 +22,20 @@ WHERE group_time >= getvariable('now') - 8 * 7 * 86400000000
       AND group_id NOT IN (SELECT group_id FROM formed);
 
 CREATE OR REPLACE TEMP TABLE pairs AS
-SELECT u, i, count(*) AS n, count(*) FILTER (t >= ago(28)) AS n28, sum(faded)::BIGINT AS faded,
+SELECT u, i, count(*) AS n, count(*) FILTER (t >= ago(28)) AS n28, sum(decayed)::BIGINT AS decayed,
        min(t) AS first, max(t) AS last,
        sum(greatest(0, least(q, 20000)))::BIGINT AS pieces
 FROM lines GROUP BY u, i;
 
 CREATE OR REPLACE TEMP TABLE sold AS
 SELECT i, count(*) FILTER (t >= ago(28)) AS n28, count(*) FILTER (t >= ago(7)) AS n7,
-       count(DISTINCT u) FILTER (t >= ago(28)) AS shoppers28, sum(faded)::BIGINT AS faded,
+       count(DISTINCT u) FILTER (t >= ago(28)) AS shoppers28, sum(decayed)::BIGINT AS decayed,
        sum(paid)::BIGINT AS paid, sum(q)::BIGINT AS pieces
 FROM lines WHERE t >= ago(182) GROUP BY i;
 
 CREATE OR REPLACE TEMP TABLE whole AS
 SELECT count(*) FILTER (t >= ago(28)) AS n28, count(*) FILTER (t >= ago(7)) AS n7,
-       sum(faded) FILTER (t >= ago(182))::BIGINT AS faded, count(DISTINCT u) AS shoppers,
+       sum(decayed) FILTER (t >= ago(182))::BIGINT AS decayed, count(DISTINCT u) AS shoppers,
        count(DISTINCT u) FILTER (t >= ago(28)) AS shoppers28
 FROM lines;
 
@@ -53,7 +53,7 @@ WITH banded AS (
     WHERE price IS NOT NULL AND category IS NOT NULL GROUP BY category
 )
 SELECT i, b.category, b.department, b.brand, b.band, b.price, b.listed, t.category_price,
-       s.n28, s.n7, s.shoppers28, s.faded, s.paid, s.pieces,
+       s.n28, s.n7, s.shoppers28, s.decayed, s.paid, s.pieces,
        r.shoppers, r.repeaters, r.gaps, r.gap_sum, r.first,
        percent_rank() OVER (ORDER BY coalesce(s.shoppers28, 0) DESC) AS rank,
        rank() OVER (PARTITION BY b.category ORDER BY coalesce(s.shoppers28, 0) DESC) - 1
@@ -64,13 +64,13 @@ LEFT JOIN typical AS t USING (category);
 
 CREATE OR REPLACE TEMP TABLE people AS
 WITH orders AS (
-    SELECT u, o, min(t) AS t, count(*) AS n, sum(paid)::BIGINT AS paid, sum(faded) AS faded
+    SELECT u, o, min(t) AS t, count(*) AS n, sum(paid)::BIGINT AS paid, sum(decayed) AS decayed
     FROM lines GROUP BY u, o
 )
 SELECT u, count(*) AS orders, count(*) FILTER (t >= ago(182)) AS orders182,
        count(*) FILTER (t >= ago(28)) AS orders28, min(t) AS first, max(t) AS last,
        sum(n) AS n, sum(n) FILTER (t >= ago(182)) AS n182, sum(paid)::BIGINT AS paid,
-       sum(faded)::BIGINT AS faded, any_value(kinds) AS kinds
+       sum(decayed)::BIGINT AS decayed, any_value(kinds) AS kinds
 FROM orders JOIN (SELECT u, count(DISTINCT i) AS kinds FROM lines GROUP BY u) USING (u)
 GROUP BY u;
 
@@ -148,7 +148,7 @@ WITH popular AS (
 ), merged AS (SELECT u, i, sum(source)::INTEGER AS sources FROM stacked GROUP BY u, i),
 scored AS (
     SELECT u, i, sources, round(
-        sqrt(coalesce(p.faded, 0) / 1000000 * (0.3 + coalesce(t.repeaters / t.shoppers, 0)))
+        sqrt(coalesce(p.decayed, 0) / 1000000 * (0.3 + coalesce(t.repeaters / t.shoppers, 0)))
         + 2 * popularity
         + 0.5 * sqrt(10 * coalesce(c.orders / h.orders182, 0) * popularity), 9) AS prior
     FROM (SELECT m.*, coalesce(t.shoppers28, 0) / greatest(w.shoppers28, 1) AS popularity
@@ -165,14 +165,14 @@ CREATE OR REPLACE TEMP VIEW built AS
 SELECT g.group_id, g.u AS shopper_id, i AS item_id,
     coalesce(p.n, 0) AS pair_orders,
     coalesce(p.n28, 0) AS pair_orders_28d,
-    coalesce(p.faded, 0) / 1e6 AS pair_orders_faded,
+    coalesce(p.decayed, 0) / 1e6 AS pair_orders_faded,
     ratio(coalesce(p.n, 0), h.orders) AS pair_share,
     days(g.context_time - p.last) AS pair_days_since,
     ratio(days(p.last - p.first), p.n - 1) AS pair_gap_days,
     capped(ratio(days(g.context_time - p.last), ratio(days(p.last - p.first), p.n - 1)), 10) AS pair_cycle,
     capped(ratio(days(g.context_time - p.last), ratio(days(t.gap_sum), t.gaps)), 10) AS pair_item_cycle,
     capped(ratio(ratio(days(p.last - p.first), p.n - 1), ratio(days(t.gap_sum), t.gaps)), 10) AS pair_regularity,
-    ratio(coalesce(p.faded, 0), h.faded) AS pair_faded_share,
+    ratio(coalesce(p.decayed, 0), h.decayed) AS pair_faded_share,
     ratio(p.pieces / 1000, p.n) AS pair_quantity,
     ratio(coalesce(c.orders, 0), h.orders182) AS category_share,
     days(g.context_time - c.last) AS category_days_since,
@@ -189,7 +189,7 @@ SELECT g.group_id, g.u AS shopper_id, i AS item_id,
     t.rank AS item_rank,
     capped(t.category_rank, 100) AS item_category_rank,
     capped(ratio(ratio(coalesce(t.n7, 0), w.n7), ratio(coalesce(t.n28, 0), w.n28)), 4) AS item_trend,
-    ratio(1000 * coalesce(t.faded, 0), w.faded) AS item_faded_share,
+    ratio(1000 * coalesce(t.decayed, 0), w.decayed) AS item_faded_share,
     days(g.context_time - t.first) AS item_novelty_days,
     ratio(coalesce(t.shoppers, 0), w.shoppers) AS item_shoppers,
     ratio(t.repeaters, t.shoppers) AS item_repeat_rate,

@@ -33,11 +33,11 @@ class Orders:
 
     @cached_property
     def pairs(self) -> pd.DataFrame:
-        """shopper, item, orders, age of the last one, orders faded by half in 42 days."""
-        faded = self.lines.assign(faded=0.5 ** (self.lines["age"] / HALF_LIFE_DAYS))
+        """shopper, item, orders, age of the last one, orders decayed by half in 42 days."""
+        decayed = self.lines.assign(decayed=0.5 ** (self.lines["age"] / HALF_LIFE_DAYS))
         return (
-            faded.groupby(["shopper", "item"])
-            .agg(orders=("age", "size"), age=("age", "min"), faded=("faded", "sum"))
+            decayed.groupby(["shopper", "item"])
+            .agg(orders=("age", "size"), age=("age", "min"), decayed=("decayed", "sum"))
             .reset_index()
         )
 
@@ -76,7 +76,7 @@ def own_frequency(orders: Orders, shoppers: npt.NDArray[Any]) -> Lists:
 
 
 def als(orders: Orders, shoppers: npt.NDArray[Any]) -> Lists:
-    """Implicit ALS on faded counts (Hu, Koren and Volinsky 2008), items bought before included.
+    """Implicit ALS on decayed counts (Hu, Koren and Volinsky 2008), items bought before included.
 
     64 factors and α = 10 found more of the next baskets than 32 or 16, and than α of 5, 20 or 40.
     """
@@ -87,7 +87,7 @@ def als(orders: Orders, shoppers: npt.NDArray[Any]) -> Lists:
             factors=64, alpha=10.0, regularization=10.0, iterations=15, random_state=1
         )
 
-    return _fitted(model, orders, shoppers, "faded")
+    return _fitted(model, orders, shoppers, "decayed")
 
 
 def bm25_items(orders: Orders, shoppers: npt.NDArray[Any]) -> Lists:

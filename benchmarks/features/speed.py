@@ -200,7 +200,7 @@ _WINDOW: Final = f"""
     CREATE TEMP TABLE lines AS
     SELECT u, o, i, min(t) AS t, sum(q)::BIGINT AS q, sum(paid)::BIGINT AS paid,
            round(1000000 * 0.5 ** ((getvariable('now') - min(t)) / (42 * 86400000000)))::BIGINT
-               AS faded
+               AS decayed
     FROM {{standing}}
     WHERE op <> 'delete' AND i IS NOT NULL AND t <= committed + 86400000000
           AND t >= getvariable('now') - {364 * 86_400_000_000} AND t < getvariable('now')

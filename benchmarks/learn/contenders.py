@@ -248,9 +248,9 @@ def play(weeks: Weeks, name: str, first: int, last: int, folder: Path) -> Iterat
     for week in range(first, last + 1):
         record = folder / f"{week}.json"
         if record.exists():
-            told = json.loads(record.read_text(encoding="utf-8"))
-            state = _state(told["state"], folder / f"{week}.txt")
-            yield Week(**told["week"])
+            stored = json.loads(record.read_text(encoding="utf-8"))
+            state = _state(stored["state"], folder / f"{week}.txt")
+            yield Week(**stored["week"])
             continue
         began, cpu = time.perf_counter(), time.process_time()
         if week == first:
@@ -293,11 +293,11 @@ def _record(
     return found
 
 
-def _state(told: dict[str, Any], text: Path) -> State:
+def _state(stored: dict[str, Any], text: Path) -> State:
     history = History(
-        tuple(Health.of(each) for each in told["healths"]),
-        tuple(TrainingCost(**each) for each in told["spent"]),
-        told["since_compaction"],
+        tuple(Health.of(each) for each in stored["healths"]),
+        tuple(TrainingCost(**each) for each in stored["spent"]),
+        stored["since_compaction"],
     )
     return State(text.read_text(encoding="utf-8") or None, history)
 
