@@ -8,7 +8,8 @@ moment. It keeps the versions of `KEEP` (a rule of its own: damage is often noti
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Final
 
@@ -34,12 +35,15 @@ def backup_lake(installation: Installation) -> Lake | None:
 def back_up(installation: Installation) -> int:
     """Copy what the backup does not have yet; a rerun finds nothing left to do.
 
+    The copy's logs hold the lake's commits and no other: what the copy no longer needs is deleted
+    without a commit, since an entry of its own would stand where a later one of the lake belongs.
+
     Returns:
         The number of files copied; 0 where no backup is set.
 
     Raises:
-        CorruptPartition: a table's log is shorter than its copy's: the lake lost commits, and the
-            backup stays as it is.
+        CorruptPartition: a table's log is not the one that was copied, or is shorter: the lake
+            lost commits, and the backup stays as it is.
     """
     backup = backup_lake(installation)
     if backup is None:
@@ -47,21 +51,36 @@ def back_up(installation: Installation) -> int:
     source, root = pafs.FileSystem.from_uri(_uri(installation.lake))
     target, copy = pafs.FileSystem.from_uri(_uri(backup))
     # The logs are listed first: every data file that they name is then listed as well.
-    logs = sorted(name for name in _files(source, root) if _LOG in name)
-    data = [name for name in _files(source, root) if _LOG not in name]
+    logs = {name: each for name, each in _files(source, root).items() if _LOG in name}
+    data = {name: each for name, each in _files(source, root).items() if _LOG not in name}
     there = _files(target, copy)
-    for table in sorted({name.split(f"/{_LOG}/")[0] for name in there if _LOG in name}):
-        _require_not_older(installation.lake, backup, table)
-    wanted = [name for name in (*data, *logs) if name not in there and not _pointer(name)]
+    tables = {name.split(f"/{_LOG}/")[0] for name in (*logs, *there) if f"/{_LOG}/" in name}
+    foreign = [
+        name
+        for table in sorted(tables)
+        for name in _foreign(installation.lake, backup, table, logs, there)
+    ]
+    wanted = [
+        *(name for name, each in data.items() if _wanted(each, there.get(name), tables, name)),
+        *sorted(name for name in logs if name not in there or name in foreign),
+    ]
+    old = {
+        f"{table}/{name}" for table in tables for name in installation.lake.unneeded(table, KEEP)
+    }
+    wanted = [name for name in wanted if name not in old and not _pointer(name)]
     for name in wanted:
         _copy(source, f"{root}/{name}", target, f"{copy}/{name}")
+    for name in sorted(set(foreign) - set(logs), reverse=True):
+        target.delete_file(f"{copy}/{name}")
     listed = {f"{root}/{name}" for name in logs}
     pointers = [
         _point(source, f"{root}/{name}", target, f"{copy}/{name}", listed)
         for name in filter(_pointer, logs)
     ]
-    for table in {name.split(f"/{_LOG}/")[0] for name in logs}:
-        backup.vacuum(table, KEEP)
+    for table in tables:
+        for name in backup.unneeded(table, KEEP):
+            if f"{table}/{name}" in there:
+                target.delete_file(f"{copy}/{table}/{name}")
     return len(wanted) + sum(pointers)
 
 
@@ -91,14 +110,26 @@ def _uri(lake: Lake) -> str:
     return root if "://" in root else lake.local_root.absolute().as_uri()
 
 
-def _files(files: pafs.FileSystem, root: str) -> set[str]:
+def _files(files: pafs.FileSystem, root: str) -> dict[str, pafs.FileInfo]:
     """The files below a folder, by their names from there."""
     below = pafs.FileSelector(root, recursive=True, allow_not_found=True)
     return {
-        each.path.removeprefix(root).lstrip("/")
+        each.path.removeprefix(root).lstrip("/"): each
         for each in files.get_file_info(below)
         if each.type is pafs.FileType.File and not each.path.endswith(".part")
     }
+
+
+def _wanted(own: pafs.FileInfo, copied: pafs.FileInfo | None, tables: set[str], name: str) -> bool:
+    """Whether a file is copied: a missing one, or one beside the tables that was written again.
+
+    A table's data file never changes under its name: if it did, it is damaged, and its copy good.
+    """
+    if copied is None:
+        return True
+    if any(name.startswith(f"{table}/") for table in tables):
+        return False
+    return bool(own.size != copied.size or (own.mtime_ns or 0) > (copied.mtime_ns or 0))
 
 
 def _pointer(name: str) -> bool:
@@ -106,14 +137,46 @@ def _pointer(name: str) -> bool:
     return name.endswith("/_last_checkpoint")
 
 
-def _require_not_older(lake: Lake, backup: Lake, table: str) -> None:
-    own, copied = lake.version(table), backup.version(table)
-    if copied is not None and (own is None or own < copied):
-        raise CorruptPartition(
-            f"{lake.uri(table)} is at version {'none' if own is None else own}, its backup "
-            f"{backup.uri(table)} at {copied}: the lake lost what was written since; copy the "
-            "table back from the backup, or move the backup away if the lake is a new one"
-        )
+def _foreign(
+    lake: Lake,
+    backup: Lake,
+    table: str,
+    logs: Mapping[str, pafs.FileInfo],
+    there: Mapping[str, pafs.FileInfo],
+) -> list[str]:
+    """Entries of the copy's log that are not the lake's: vacuums that earlier versions committed.
+
+    Raises:
+        CorruptPartition: an entry of the copy is neither the lake's nor a vacuum.
+    """
+    source, _ = pafs.FileSystem.from_uri(_uri(lake))
+    target, _ = pafs.FileSystem.from_uri(_uri(backup))
+    entry = re.compile(rf"{re.escape(table)}/{_LOG}/\d+\.json")
+    own = sorted(filter(entry.fullmatch, logs))
+    foreign = []
+    for name in filter(entry.fullmatch, there):
+        if name in logs:
+            same = logs[name].size == there[name].size and (
+                _content(source, logs[name].path) == _content(target, there[name].path)
+            )
+        else:  # The lake may have forgotten an entry that lies before a checkpoint.
+            same = bool(own) and name < own[-1]
+        if not same and not _is_vacuum(_content(target, there[name].path)):
+            raise CorruptPartition(
+                f"{lake.uri(table)}: its log differs from its backup's, {backup.uri(table)}, at "
+                f"{name.rpartition('/')[2]}: the lake lost what was written since; copy the table "
+                "back from the backup, or move the backup away if the lake is a new one"
+            )
+        if not same:
+            foreign.append(name)
+    return foreign
+
+
+def _is_vacuum(entry: bytes) -> bool:
+    actions = [json.loads(line) for line in entry.splitlines() if line.strip()]
+    return len(actions) == 1 and str(
+        actions[0].get("commitInfo", {}).get("operation", "")
+    ).startswith("VACUUM")
 
 
 def _point(

@@ -225,14 +225,24 @@ class Lake:
     def vacuum(self, table: str, keep: timedelta = KEEP_FILES) -> int:
         """Delete the files that neither the table nor any of its versions within `keep` needs.
 
-        Files that a killed writer left behind are deleted too.
+        Files that a killed writer left behind are deleted too. What was deleted is committed to
+        the table's log.
 
         Returns:
             The number of files deleted.
         """
+        return len(self._vacuum(table, keep, dry_run=False))
+
+    def unneeded(self, table: str, keep: timedelta) -> list[str]:
+        """What `vacuum` would delete: paths below the table's folder."""
+        return self._vacuum(table, keep, dry_run=True)
+
+    def _vacuum(self, table: str, keep: timedelta, *, dry_run: bool) -> list[str]:
         opened = self._open(table)
         if opened is None:
-            return 0
+            return []
         hours = int(keep.total_seconds() // 3600)
-        deleted = opened.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True)
-        return len(deleted)
+        paths: list[str] = opened.vacuum(
+            hours, dry_run, enforce_retention_duration=False, full=True
+        )
+        return paths

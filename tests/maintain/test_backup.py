@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from dataclasses import replace
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pyarrow.fs as pafs
 import pytest
@@ -50,7 +54,7 @@ def test_a_checkpoint_written_after_the_listing_waits_for_the_next_copy(
     rows = partition(kept, CHANGES, WEEKS[0])
     listed, calls = backup._files, count()
 
-    def list_then_write(files: pafs.FileSystem, root: str) -> set[str]:
+    def list_then_write(files: pafs.FileSystem, root: str) -> Any:
         names = listed(files, root)
         if next(calls) == 0:
             for _ in range(12):
@@ -71,6 +75,84 @@ def test_a_checkpoint_written_after_the_listing_waits_for_the_next_copy(
     assert the_copy(kept).lake.version(CHANGES) == kept.lake.version(CHANGES)
     assert maintain.back_up(kept) == 0
     assert contents(the_copy(kept)) == contents(kept)
+
+
+def log_of(installation: Installation) -> dict[str, bytes]:
+    """The entries of the changes' log."""
+    folder = installation.lake.local_root / CHANGES / "_delta_log"
+    return {path.name: path.read_bytes() for path in folder.glob("*.json")}
+
+
+def test_what_the_copy_no_longer_needs_goes_without_a_commit_of_its_own(
+    kept: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lake's next commits are copied, and what is restored is the lake at every interval."""
+    rows = partition(kept, CHANGES, WEEKS[0])
+    maintain.back_up(kept)
+    kept.lake.replace(CHANGES, WEEKS[0], rows)
+    monkeypatch.setattr(backup, "KEEP", timedelta(0))
+    replaced = len(files(the_copy(kept), CHANGES, WEEKS[0]))
+    maintain.back_up(kept)
+    assert len(files(the_copy(kept), CHANGES, WEEKS[0])) == replaced, "the older file is gone"
+    for week in (WEEKS[2], WEEKS[0], WEEKS[3]):
+        kept.lake.replace(CHANGES, week, partition(kept, CHANGES, week).slice(1))
+        assert maintain.back_up(kept) == 2
+        assert log_of(the_copy(kept)) == log_of(kept)
+        assert contents(the_copy(kept)) == contents(kept)
+
+
+def test_vacuums_that_were_committed_into_the_copy_give_way_to_the_lakes_commits(
+    kept: Installation,
+) -> None:
+    rows = partition(kept, CHANGES, WEEKS[0])
+    kept.lake.replace(CHANGES, WEEKS[0], rows)
+    maintain.back_up(kept)
+    known = len(log_of(kept))
+    assert the_copy(kept).lake.vacuum(CHANGES, timedelta(0)) == 1
+    assert len(log_of(the_copy(kept))) == known + 2
+    assert maintain.back_up(kept) == 1, "the file that the vacuum deleted before its time"
+    assert log_of(the_copy(kept)) == log_of(kept)
+    the_copy(kept).lake.vacuum(CHANGES, timedelta(0))
+    shutil.rmtree(the_copy(kept).lake.local_root / CHANGES / "_delta_log")
+    maintain.back_up(kept)
+    kept.lake.replace(CHANGES, WEEKS[0], rows)
+    maintain.back_up(kept)
+    the_copy(kept).lake.vacuum(CHANGES, timedelta(0))
+    for week in WEEKS[:3]:
+        kept.lake.replace(CHANGES, week, partition(kept, CHANGES, week).slice(1))
+    maintain.back_up(kept)
+    assert log_of(the_copy(kept)) == log_of(kept)
+    assert contents(the_copy(kept)) == contents(kept)
+
+
+def test_a_log_with_another_history_is_not_copied_over(kept: Installation) -> None:
+    maintain.back_up(kept)
+    week, rows = WEEKS[0], partition(kept, CHANGES, WEEKS[0])
+    the_copy(kept).lake.replace(CHANGES, week, rows.slice(1))
+    kept.lake.replace(CHANGES, week, rows)
+    before = log_of(the_copy(kept))
+    with pytest.raises(CorruptPartition, match="its log differs from its backup's"):
+        maintain.back_up(kept)
+    assert log_of(the_copy(kept)) == before
+
+
+def test_a_file_beside_the_tables_that_was_written_again_is_copied_again(
+    kept: Installation,
+) -> None:
+    model = kept.lake.local_root / "models" / "first.txt"
+    model.parent.mkdir()
+    model.write_text("one")
+    maintain.back_up(kept)
+    model.write_text("two")
+    os.utime(model, (time.time() + 60,) * 2)
+    assert maintain.back_up(kept) == 1
+    assert (the_copy(kept).lake.local_root / "models" / "first.txt").read_text() == "two"
+    data = files(kept, CHANGES, WEEKS[0])[0]
+    good = (the_copy(kept).lake.local_root / data.relative_to(kept.lake.local_root)).read_bytes()
+    data.write_bytes(b"damage")
+    maintain.back_up(kept)
+    copied = the_copy(kept).lake.local_root / data.relative_to(kept.lake.local_root)
+    assert copied.read_bytes() == good
 
 
 def test_without_a_place_nothing_is_copied(stocked: Installation) -> None:
@@ -134,6 +216,6 @@ def test_a_lake_older_than_its_copy_is_not_copied(kept: Installation) -> None:
     maintain.back_up(kept)
     held = contents(the_copy(kept))
     shutil.rmtree(kept.lake.uri(CHANGES))
-    with pytest.raises(CorruptPartition, match=r"is at version none, its backup .* at 4"):
+    with pytest.raises(CorruptPartition, match="its log differs from its backup's"):
         maintain.back_up(kept)
     assert contents(the_copy(kept)) == held
