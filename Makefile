@@ -36,7 +36,7 @@ status: setup ## Show interval by interval what the ranker learned and who is ch
 test: setup-dev ## Run every test, two files at a time; those of a server not installed are skipped
 	@$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-unit: setup-dev ## Run the tests that need no server and take less than a minute together
+unit: setup-dev ## Run the tests that need no server
 	@$(PYTHON) -m pytest -n auto -m "not services and not airflow and not slow" $(PYTEST_ARGS)
 
 check: setup-dev ## Lint, formatting, types, import rules and spelling
