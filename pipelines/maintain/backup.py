@@ -173,7 +173,10 @@ def _foreign(
 
 
 def _is_vacuum(entry: bytes) -> bool:
-    actions = [json.loads(line) for line in entry.splitlines() if line.strip()]
+    try:
+        actions = [json.loads(line) for line in entry.splitlines() if line.strip()]
+    except ValueError:
+        return False  # Damaged: whose entry it was cannot be read.
     return len(actions) == 1 and str(
         actions[0].get("commitInfo", {}).get("operation", "")
     ).startswith("VACUUM")

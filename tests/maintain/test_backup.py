@@ -136,6 +136,14 @@ def test_a_log_with_another_history_is_not_copied_over(kept: Installation) -> No
     assert log_of(the_copy(kept)) == before
 
 
+def test_a_damaged_entry_of_the_copy_is_named(kept: Installation) -> None:
+    maintain.back_up(kept)
+    log = the_copy(kept).lake.local_root / CHANGES / "_delta_log"
+    max(log.glob("*.json")).write_bytes(b'{"commitInfo": {')
+    with pytest.raises(CorruptPartition, match="its log differs from its backup's"):
+        maintain.back_up(kept)
+
+
 def test_a_file_beside_the_tables_that_was_written_again_is_copied_again(
     kept: Installation,
 ) -> None:
