@@ -81,8 +81,6 @@ def start(
     """Start what does not run yet and return when everything answers.
 
     Args:
-        home: where everything is kept.
-        dags: Airflow's dags folder.
         durability: `postgres.DURABLE` or `postgres.THROWAWAY`.
         settings: environment variables for Airflow and its tasks, on top of the usual ones.
         components: which of Airflow's components, if any; each costs some seconds to start.

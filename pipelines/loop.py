@@ -22,15 +22,11 @@ def run_interval(
     say: Callable[[str, str], None],
     grown: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Take one interval through every stage.
+    """Take one interval through every stage; returns the decision.
 
     Args:
-        run: the interval of a shop.
         say: called with a stage's name and a line about what it did.
         grown: called while a model grows, with the rounds done and the most rounds wanted.
-
-    Returns:
-        The decision: `outcome`, `reasons`, `champion`.
 
     Raises:
         SourceUnavailable: a source is away; the other sources' tables are extracted and validated.
@@ -62,11 +58,8 @@ def extract_tables(
 ) -> tuple[list[Extracted], list[str]]:
     """Extract tables; a source that is away delays its own tables alone.
 
-    Args:
-        one: `extract.run` or `extract.reextract`.
-
-    Returns:
-        What was extracted; and for each source that is away a line with the cause and its tables.
+    `one` is `extract.run` or `extract.reextract`. Returns what was extracted, and for each source
+    that is away a line with the cause and its tables.
     """
     done, away = [], []
     for part in run.shop.parts():
@@ -94,13 +87,7 @@ def require_no_source_away(away: Collection[str]) -> None:
 def at_each_source(
     installation: Installation, action: Callable[[str, Shop], object]
 ) -> Iterator[Shop]:
-    """Install or remove change capture at every source that answers.
-
-    Args:
-        action: `extract.install` or `extract.remove`.
-
-    Yields:
-        The part of the shop of each source, once it is done.
+    """Install or remove change capture at every source that answers; yields its part when done.
 
     Raises:
         SourceUnavailable: a source was away; the others are done.

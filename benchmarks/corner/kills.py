@@ -30,10 +30,7 @@ ANEW = 12
 
 
 def survived_everywhere(servers: Mapping[str, Any], folder: Path, kills: int, seed: int) -> int:
-    """How many kills extraction survived, spread over every mode on the given servers.
-
-    Args:
-        servers: what the fixtures give, by their names; a mode on another server is left out.
+    """How many kills extraction survived, spread over the modes whose server is given by its name.
 
     Raises:
         AssertionError: a rerun left something else than what the source holds.
@@ -55,15 +52,10 @@ class Survived:
 
 
 def survived(mode: CaptureMode, server: Any, folder: Path, kills: int, seed: int) -> Survived:
-    """Kill extractions with signal 9, each at an instant drawn over the time that one takes.
+    """Kill extractions with signal 9, each at a seeded instant of the time that one takes.
 
     After each kill the rerun's lake, folded, is compared with the source's rows; lake and ledger
     in the end with those of an installation that nobody killed, where every version is seen.
-
-    Args:
-        server: what the fixture `mode.server` gives.
-        kills: how many.
-        seed: of the instants.
 
     Raises:
         AssertionError: a rerun left something else.

@@ -90,11 +90,7 @@ class Corner:
         return datetime.fromtimestamp(self.second or 0, UTC)
 
     def cut(self, whole: bool = False) -> datetime:
-        """An interval's end: after everything committed, and not after what begins now.
-
-        Args:
-            whole: at the beginning of a second.
-        """
+        """An interval's end, after everything committed; `whole`: at the start of a second."""
         if self.second is not None:
             self.second += 1
             # As in any shop that is open, something follows; it is not of a declared table.
@@ -250,9 +246,7 @@ def opened(
 ) -> Iterator[Corner]:
     """An empty shop whose changes are captured; everything is removed in the end.
 
-    Args:
-        server: what the fixture `mode.server` gives.
-        choose_time: commits get the time `Corner.second`, where the mode can.
+    With `choose_time`, commits get the time `Corner.second`, where the mode can.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if mode.server == "":

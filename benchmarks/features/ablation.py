@@ -41,11 +41,7 @@ Choice = tuple[str, str]
 def families(runs: Sequence[Run]) -> dict[str, float]:
     """NDCG@10 of first models that lack one family of features each.
 
-    Args:
-        runs: weeks in a row; the models learned the window before the first.
-
-    Returns:
-        `all` and each family → mean of the weeks.
+    `all` and each family → mean of the runs, weeks in a row; the models learned the window before.
     """
     of_family: dict[str, set[str]] = {WHOLE: set()}
     for feature in catalogue.catalogue(Layout(runs[0].shop)):

@@ -73,13 +73,6 @@ def measure(home: Path, share: float, weeks: int, every: int, ablate: bool) -> d
     Each week's groups are scored by a model that learned everything up to the last retrain, and
     by recommenders given every order known when the week began. NDCG@10 is over all that a basket
     held, also what the candidates missed.
-
-    Args:
-        home: folder of the replayed year; one on record is not replayed again.
-        share: of the households.
-        weeks: how many of the last weeks count.
-        every: weeks between two retrains.
-        ablate: also measure, on the last of these weeks, what each part is worth.
     """
     runs = _replayed(home / f"{share:g}", share)
     with tempfile.TemporaryDirectory() as models:

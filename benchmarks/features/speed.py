@@ -54,7 +54,6 @@ def measure(share: float, history: int) -> dict[str, Any]:
     No way computes latent factors, which SQL does not know.
 
     Args:
-        share: of the households.
         history: how many times the fifty weeks' orders lie before the week in the long lake,
             for `history_slope`, `peak_slope` and `vs_full_history_long`.
     """

@@ -234,11 +234,8 @@ class Week:
 def play(weeks: Weeks, name: str, first: int, last: int, folder: Path) -> Iterator[Week]:
     """Let a contender serve each week with what it learned before, then learn it.
 
-    What is on record in `folder` is not done again, also after a kill.
-
-    Args:
-        first: the week that the first model, learned from all weeks before, serves.
-        last: the last week served.
+    What is on record in `folder` is not done again, also after a kill. The first model, learned
+    from all weeks before `first`, serves that one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     opening = folder.parent / "first.txt"

@@ -197,11 +197,9 @@ def _summary(played: Played, stressed: dict[str, Played], changed: int) -> dict[
 def recovered(stressed: dict[str, Played], name: str, changed: int) -> int | None:
     """Weeks after a change of taste until a contender is back, two weeks running.
 
-    Back is `BACK` of what the full retrain reaches in the last four weeks played: the new taste
-    is another shop, in which the undisturbed year's level may be out of reach.
-
-    Returns:
-        0 where it never fell; None where it did not come back.
+    Back is `BACK` of what the full retrain reaches in the last four weeks played: the new taste is
+    another shop, in which the undisturbed year's level may be out of reach. 0 where it never fell;
+    None where it did not come back.
     """
     full = [statistics.mean(each.ndcg) for each in stressed["taste"]["full retrain"]]
     level = BACK * statistics.mean(full[-4:])

@@ -29,13 +29,7 @@ _SEED: Final = 5
 def replayed(
     home: Path, weeks: int, share: float, threads: int, say: Console, log: Log | None = None
 ) -> ValidatedLake:
-    """The features of a year's weeks, in a lake; weeks on record stand as they are.
-
-    Args:
-        home: folder of the lake and its ledger.
-        share: of the households.
-        log: the changes, instead of the year as it was.
-    """
+    """The features of a year's weeks, or a log's, in a lake; weeks on record stand as they are."""
     home.mkdir(parents=True, exist_ok=True)
     shelf = ValidatedLake.at(home, SHOP, threads=threads)
     run = shelf.run(0)

@@ -42,10 +42,6 @@ def references(
 
     As in service, each week meets the model that was ready when it began: the champion, and the
     retrain, of the week before.
-
-    Args:
-        first: the interval of the first model.
-        later: the weeks after it, each one run.
     """
     from pipelines import train
 

@@ -38,10 +38,6 @@ POLL_S = 1.5
 def main(share: float, weeks: int) -> None:
     """Run the demo from a clean home and show its results.
 
-    Args:
-        share: share of the shop's households.
-        weeks: weeks to replay after the first model.
-
     Raises:
         LocalError: the home holds something else, or an Airflow run failed.
     """

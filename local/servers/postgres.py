@@ -150,12 +150,7 @@ def shut_down(service: Service) -> None:
 def server(
     path: Path, settings: Mapping[str, str] = MappingProxyType({}), programs: Path | None = None
 ) -> Iterator[PostgresServer]:
-    """A throwaway server under `path` for the length of a with block.
-
-    Args:
-        settings: of the server, beyond those of every throwaway one.
-        programs: the folder of another PostgreSQL's programs; default: the bundled one's.
-    """
+    """A throwaway server with further settings for the length of a with block; see `start`."""
     register = Register(path / "services.json")
     running = start(
         path / "pg",

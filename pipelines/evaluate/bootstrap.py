@@ -42,19 +42,15 @@ def paired_gain(
 ) -> Gain:
     """The mean per-group gain with its two-sided percentile interval.
 
-    Whole shoppers are drawn with replacement, since the groups of one shopper resemble each
-    other: Field and Welsh, "Bootstrapping clustered data", JRSS B 69 (2007). Gains are paired
-    per group: Sakai, "Evaluating evaluation metrics based on the bootstrap", SIGIR 2006.
+    Whole shoppers are drawn with replacement, since the groups of one shopper resemble each other:
+    Field and Welsh, "Bootstrapping clustered data", JRSS B 69 (2007). Gains are paired per group:
+    Sakai, "Evaluating evaluation metrics based on the bootstrap", SIGIR 2006. NaN throughout where
+    a gain is not finite or fewer than two shoppers are there to draw.
 
     Args:
         gains: g differences, challenger less the one compared with.
         shoppers: g numbers of the groups' shoppers.
         confidence: level of the interval, between 0 and 1.
-        seed: of the resampling.
-        resamples: how many.
-
-    Returns:
-        NaN throughout where a gain is not finite or fewer than two shoppers are there to draw.
     """
     known, member = np.unique(shoppers, return_inverse=True)
     if len(known) < 2 or not np.isfinite(gains).all():

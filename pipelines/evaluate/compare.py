@@ -124,10 +124,7 @@ def prepare(run: Run, trained: Trained) -> Comparison:
 
 
 def compare(run: Run, prepared: Comparison) -> Comparison:
-    """Score every contender and the baseline on every held-out group, and pair the challengers.
-
-    Returns:
-        `prepared` with figures, scores and measured challengers.
+    """`prepared` with every contender's and the baseline's scores of every group, and the gains.
 
     Raises:
         HoldoutLeak: a contender may have learned from a group.
@@ -181,10 +178,7 @@ def require_unseen(contenders: Sequence[Contender], holdouts: tuple[Holdout, ...
 
 
 def baseline(holdout: Holdout) -> npt.NDArray[np.float64]:
-    """The scores without a model: how often the shopper bought the item.
-
-    Returns:
-        n scores; nothing bought is 0.
+    """n scores without a model: how often the shopper bought the item.
 
     Raises:
         FeatureMismatch: the groups carry no such feature.

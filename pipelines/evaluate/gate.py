@@ -59,16 +59,11 @@ def verdict(
     untrained: str | None = None,
     overtaken_by: str | None = None,
 ) -> Verdict:
-    """Examine the best challenger.
+    """Examine the best challenger: `promote` only if every rule holds; broken rules come first.
 
     Args:
-        gate: the shop's own thresholds.
-        comparison: whether it succeeded or failed.
         untrained: why there is no challenger; None where there is one.
         overtaken_by: the end of a later interval that was decided already; None without.
-
-    Returns:
-        `promote` only if every rule holds. A rejection lists the broken rules first.
     """
     best = comparison.best
     if overtaken_by is not None:

@@ -55,9 +55,7 @@ class Holdout:
 def forward(run: Run, cut: datetime, features: set[str]) -> Holdout:
     """Groups of the run's own steps that matured in `[cut, end)`, less the memory holdout.
 
-    Args:
-        cut: the challengers learned only what matured before it.
-        features: columns that the models want; those that the lake lacks are left out.
+    Of the features that models want, those that the lake lacks are left out.
 
     Raises:
         CorruptPartition: a file of the lake is damaged.
@@ -121,12 +119,7 @@ def _candidates(
 
 
 def ranked(index: pa.Table, rows: pa.Table) -> Ranked:
-    """Candidates as metrics take them.
-
-    Args:
-        index: g groups, sorted; columns of `group_index/<surface>`.
-        rows: their candidates: group_id, item_id and label.
-    """
+    """Candidates (group, item and label) of sorted groups, as metrics take them."""
     position = pc.index_in(rows[c.GROUP], value_set=index[c.GROUP].combine_chunks())
     return Ranked(
         group=position.to_numpy().astype(np.int64),

@@ -64,13 +64,7 @@ def per_group(ranked: Ranked, scores: Floats) -> GroupScores:
     """NDCG@10, reciprocal rank of the first relevant candidate, and recall@10 of every group.
 
     The ideal is over *all* relevant items: candidates that were never generated cost NDCG and
-    recall too.
-
-    Args:
-        scores: n scores.
-
-    Returns:
-        g values a metric; a group without candidates has 0.
+    recall too. n scores make g values a metric; a group without candidates has 0.
     """
     groups = len(ranked.ideal)
     rank = ranks(ranked.group, ranked.item, scores)
@@ -88,14 +82,7 @@ def per_group(ranked: Ranked, scores: Floats) -> GroupScores:
 
 
 def coverage(scores: GroupScores, catalogue: int) -> float:
-    """Share of the catalogue that is in some group's top 10.
-
-    Args:
-        catalogue: how many items the shop knows.
-
-    Returns:
-        A share from 0 to 1, or NaN for an empty catalogue.
-    """
+    """Share of the known items that are in some group's top 10; NaN for an empty catalogue."""
     return scores.distinct_items / catalogue if catalogue > 0 else float("nan")
 
 

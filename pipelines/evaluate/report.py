@@ -50,12 +50,7 @@ def evaluation(
     versions: Mapping[str, int],
     overtaken_by: str | None,
 ) -> Evaluation:
-    """The evaluation for the ledger.
-
-    Args:
-        versions: strategy → registered version.
-        overtaken_by: see `gate.verdict`.
-    """
+    """The evaluation for the ledger, given the registered version of each strategy."""
     groups = max((each.groups for each in trained.challengers), default=0)
     numbers = figures(comparison, versions, groups)
     if overtaken_by:

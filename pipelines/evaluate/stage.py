@@ -40,10 +40,6 @@ def run(run: Run, tracker: Tracker | None = None) -> Evaluation:
     versions and a manifest whose details are `Evaluation.as_dict()`. A metric that fails does
     not fail the stage: the verdict is then `reject`, with the cause (law 8).
 
-    Args:
-        run: the interval.
-        tracker: default: MLflow at the settings' URI.
-
     Raises:
         TrackingUnavailable: MLflow does not answer; nothing was decided, a rerun heals.
         CorruptPartition: a file of the lake is damaged.
@@ -122,11 +118,7 @@ def _compare(run: Run, trained: Trained) -> Comparison:
 
 
 def _store(run: Run, comparison: Comparison) -> str:
-    """Replace the interval's scores.
-
-    Returns:
-        Hash of their content.
-    """
+    """Replace the interval's scores; returns the hash of their content."""
     table, scores = f"scores/{run.shop.surface.name}", comparison.scores
     if scores is not None:
         run.lake.replace(table, run.interval, scores)

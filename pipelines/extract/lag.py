@@ -40,12 +40,9 @@ class CommitTimes:
         return seconds, counts
 
     def lag_s(self, durable: datetime) -> dict[str, int | None]:
-        """The longest and the median lag in whole seconds; None without changes.
+        """The longest and the median lag when changes were durable, in whole seconds; None without.
 
         Of an even number of changes the median is the longer of the two in the middle.
-
-        Args:
-            durable: when the changes were safe in the lake, by the shop's clock.
         """
         seconds, counts = self._count()
         if not len(seconds):

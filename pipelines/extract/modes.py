@@ -168,10 +168,8 @@ def with_new_columns(
 ) -> Shop:
     """The part with every undeclared column that `new_columns: take` captures by now.
 
-    Args:
-        url: SQLAlchemy URL of a source's database; not asked where no table takes new columns.
-        shop: the source's part of the shop.
-        known: table → column → type of those captured before.
+    `known` has table → column → type of those captured before. The database is not asked where no
+    table takes new columns.
 
     Raises:
         SourceUnavailable: the database does not answer.
@@ -194,13 +192,7 @@ def with_new_columns(
 def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
     """Begin to capture the changes of every declared table, with the rows they hold.
 
-    Args:
-        url: SQLAlchemy URL of a source's database.
-        shop: the source's part of the shop.
-        at: commit time of the rows present; default: the shop's clock.
-
-    Returns:
-        The tables newly or again captured.
+    The rows count as of `at`, by default now. Returns the tables newly or again captured.
 
     Raises:
         SchemaDrift: a table is not as declared; nothing was installed.

@@ -75,10 +75,7 @@ class StepPartition:
     def reread(self, done: Manifest, known: list[Manifest], names: list[str]) -> Written:
         """Replace the partition by what the source gives, if it is what it gave before.
 
-        Args:
-            done: the step's manifest.
-            known: all manifests of the table.
-            names: the columns to store, among them those that were stored before.
+        `names` are the columns to store, among them those that were stored before.
 
         Raises:
             CorruptPartition: it gives something else; nothing was replaced.

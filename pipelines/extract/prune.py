@@ -13,12 +13,7 @@ def prune(installation: Installation, before: datetime) -> dict[str, int]:
     """Delete what nothing needs any more from sources that keep changes in the shop's tables.
 
     Intervals that ended by a time can be extracted again only as far as nothing was deleted.
-
-    Args:
-        before: end of the newest interval that need not be extracted again.
-
-    Returns:
-        Table → changes deleted.
+    `before` is the end of the newest interval that need not be. Returns table → changes deleted.
 
     Raises:
         CaptureMissing: changes are not captured, or the account may not delete.

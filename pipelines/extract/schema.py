@@ -41,14 +41,7 @@ def compare(
     columns: Mapping[str, SourceColumn],
     unfit: Callable[[str, SourceColumn], str],
 ) -> list[str]:
-    """Compare the columns that a table has with the declared ones.
-
-    Args:
-        shop: the declaration.
-        table: one of its tables.
-        columns: the columns that the database has.
-        unfit: why values of a column may not fit a declared type, empty where they do.
-    """
+    """Compare the columns of a table with the declared ones; `unfit`: why values may not fit."""
     declared = shop.tables[table]
     faults = []
     for name, kind in declared.columns.items():
@@ -86,15 +79,8 @@ def columns_to_add(
 ) -> dict[str, str]:
     """The undeclared columns that `new_columns: take` captures, in the source's order.
 
-    Args:
-        declared: a table with `new_columns: take`.
-        columns: the columns that the database has.
-        known: column → type of those captured before, which keep their type, also when they are
-            gone.
-        unfit: see `compare`.
-
-    Returns:
-        Column → type; a column of a type that no declared type fits is left out.
+    Those known from before keep their type, also when they are gone; one of a type that no declared
+    type fits is left out.
     """
     wanted = {
         name: known.get(name) or inferred(column, unfit)

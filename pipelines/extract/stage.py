@@ -54,10 +54,6 @@ def run(run: Run, table: str) -> Extracted:
     A step that is on record is not read again: its partition is checked, and restored from the
     source if it is gone.
 
-    Args:
-        run: the interval of a shop.
-        table: one of its declared tables.
-
     Raises:
         DeclarationError: the table is not declared.
         SchemaDrift, CaptureMissing, SettingsError, SourceUnavailable: see `ChangeSource`.
@@ -78,11 +74,7 @@ def run(run: Run, table: str) -> Extracted:
 
 
 def open_source(run: Run, table: str, *, look: bool) -> tuple[Run, ChangeSource]:
-    """The run with every column that is to be stored of a table, and the table's source.
-
-    Args:
-        look: whether the source is asked for new columns; else those added before are all.
-    """
+    """The run with every column to store, new ones too if `look` is set; and the table's source."""
     part = run.shop.part(run.shop.source_of(table))
     url = run.settings.connection(part.source.connection)
     before = auto_added_columns(run.ledger.manifests(STAGE, table)[-1:])

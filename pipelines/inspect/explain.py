@@ -57,11 +57,8 @@ def show(
     """The features of a shopper's best candidates, or of one item, at a time.
 
     The values are those that a group of that time gets: by the same code, from what had been
-    committed before the step that the time lies in.
-
-    Args:
-        shopper: an id, as text.
-        item: an item's id, candidate or not; None takes the first `most` candidates.
+    committed before the step that the time lies in. `item` need be no candidate; None takes the
+    first `most` candidates.
 
     Raises:
         NotThere: shopper or item are unknown at that time, or nothing was folded before it.

@@ -25,11 +25,7 @@ def require_format(path: Path) -> None:
 
 
 def write(rows: pa.RecordBatchReader, path: Path) -> int:
-    """Write rows as they are read; the file appears whole or not at all.
-
-    Returns:
-        The number of rows.
-    """
+    """Write rows as they are read, and count them; the file appears whole or not at all."""
     from pyarrow.csv import CSVWriter
     from pyarrow.parquet import ParquetWriter
 

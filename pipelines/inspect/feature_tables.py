@@ -81,11 +81,7 @@ def values(shown: Explanation, shop: Shop) -> Table:
 
 
 def plain(value: Any, time: bool = False) -> str:
-    """A value or counter as text; null as an en dash.
-
-    Args:
-        time: it counts microseconds since 1970.
-    """
+    """A value or counter as text, a time from microseconds since 1970; null as an en dash."""
     if value is None:
         return "–"
     if time:

@@ -37,18 +37,10 @@ def rows_at(
 ) -> Iterator[pa.RecordBatchReader]:
     """The rows that a source table held at a time, sorted by key, as extraction saw them.
 
-    At the end of an extracted interval these are the rows that were committed and visible when
-    it was extracted. Inside an interval the changes' commit times decide, which is as exact as
-    the source's are. Columns are the stored ones; columns added later are null before.
-
-    Args:
-        table: a declared table.
-        at: the changes committed before it count.
-        limit: the largest number of rows.
-
-    Yields:
-        A reader, to be read inside the block; memory is bounded by the settings, beyond it
-        DuckDB spills to disk.
+    At the end of an extracted interval these are the rows that were committed and visible when it
+    was extracted. Inside an interval the changes' commit times decide, which is as exact as the
+    source's are. Columns are the stored ones; columns added later are null before. The reader is to
+    be read inside the block; beyond the settings' memory DuckDB spills to disk.
 
     Raises:
         DeclarationError: the table is not declared.

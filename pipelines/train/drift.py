@@ -62,12 +62,7 @@ def ndcg(examples: Examples, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.
 
 
 def measure(examples: Examples, scores: npt.NDArray[np.float64]) -> Health:
-    """A model's health on new groups.
-
-    Args:
-        examples: at least two groups, each with two grades.
-        scores: n scores.
-    """
+    """A model's health on new groups, at least two, each with two grades."""
     values = ndcg(examples, scores)
     error = float(values.std(ddof=1) / math.sqrt(len(values)))
     return Health(float(values.mean()), error, len(values))
@@ -78,11 +73,8 @@ def behind(now: Health, past: Sequence[Health]) -> float | None:
 
     The past is what champions reached in the last runs, each on what was new to it then: their
     median, so that the first bad runs after a change do not pass for what is usual. Its own spread,
-    from holidays and the like, counts as error too, by the median absolute deviation
-    (Rousseeuw and Croux, 1993).
-
-    Returns:
-        A number, positive where the model fell; None while the past is too short to tell.
+    from holidays and the like, counts as error too, by the median absolute deviation (Rousseeuw and
+    Croux, 1993). Positive where it fell; None while the past is too short to tell.
     """
     if len(past) < MIN_RUNS:
         return None
@@ -95,12 +87,7 @@ def behind(now: Health, past: Sequence[Health]) -> float | None:
 def runs_since_alarm(healths: Sequence[Health], alarm: float, reach: int) -> int | None:
     """How many runs ago a champion last fell behind by more than `alarm` errors.
 
-    Args:
-        healths: of all runs, the newest last.
-        reach: how many runs to look back.
-
-    Returns:
-        0 where the newest did; None where none of the last `reach` runs and the newest did.
+    0 where the newest, the last of `healths`, did; None where none of `reach` runs before it did.
     """
     for age in range(min(reach + 1, len(healths))):
         place = len(healths) - 1 - age

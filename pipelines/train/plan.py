@@ -50,11 +50,7 @@ def steps(run: Run) -> list[Manifest]:
 
 
 def window(run: Run, known: list[Manifest]) -> list[Manifest]:
-    """The bounded window of a first or compacted model: steps with today's features.
-
-    Args:
-        known: see `steps`; at least one.
-    """
+    """The bounded window of a first or compacted model: the known `steps` with today's features."""
     since = known[-1].interval.end - run.shop.learning.window_intervals * run.shop.grid.step
     today = Catalogue.of(known[-1])
     return [step for step in known if step.interval.start >= since and Catalogue.of(step) == today]

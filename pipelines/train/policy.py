@@ -60,11 +60,7 @@ class Choice:
 
 
 def choose(state: PolicyState) -> Choice:
-    """The challengers of a run.
-
-    Returns:
-        One strategy, or the usual one and another to compare it with.
-    """
+    """The challengers of a run: one strategy, or the usual one and another to compare it with."""
     if state.mismatch:
         return Choice(("compact",), (f"compact, because {state.mismatch}",), forced=True)
     usual = usual_strategy(state.learning)

@@ -22,13 +22,9 @@ HOLDOUT_SHARE: Final = 0.3
 def best(names: Sequence[str], material: Material) -> tuple[str, tuple[str, ...]]:
     """Choose a strategy: the candidates learn most of the new groups, and the rest compares them.
 
-    The chosen strategy is then to be trained on all new groups, so that nothing is lost.
-
-    Args:
-        names: strategies, the usual one first: it wins ties. Several must all learn the new groups.
-
-    Returns:
-        The name of the best, and a note on the comparison; none where there was nothing to compare.
+    The chosen strategy is then to be trained on all new groups, so that nothing is lost. The usual
+    one is named first: it wins ties. Several must all learn the new groups. Returns the best, and a
+    note on the comparison if there was one.
     """
     usual, new = names[0], material.new
     if len(names) == 1:

@@ -33,9 +33,6 @@ def run(run: Run, progress: Progress = silent) -> Trained:
     Without a champion it is a first model, once enough intervals have groups. With one it learns
     what matured since the champion learned; a rejected challenger or a gap loses nothing.
 
-    Args:
-        progress: called after each round with the rounds done and wanted.
-
     Raises:
         DeclarationError: a monotone constraint names a feature that the groups do not have.
         CorruptPartition: the parent's model text or a partition is damaged.
@@ -72,11 +69,7 @@ def run(run: Run, progress: Progress = silent) -> Trained:
 def retrain(run: Run, folder: Path) -> Path:
     """Train on everything that matured before the cut: the reference that costs too much.
 
-    Args:
-        folder: where `retrain.txt` and its card go. The ledger is not touched.
-
-    Returns:
-        The path of the model text.
+    `retrain.txt`, whose path it returns, and its card go to the folder; the ledger is not touched.
 
     Raises:
         ValueError: there is nothing to learn from.

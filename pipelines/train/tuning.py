@@ -71,7 +71,6 @@ def tune(run: Run, trials: int, intervals: int, folder: Path, progress: Progress
         trials: in all; those that an earlier, killed call finished are not done again.
         intervals: how many are learned and scored; the first model learns the window before.
         folder: keeps the search's database and the proposal.
-        progress: called with the trials done and wanted.
 
     Raises:
         TooLittleHistory: there are fewer than `intervals` + 2 with groups.

@@ -15,11 +15,7 @@ _RANDOM_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def data_docs(root: Path, table: str, interval: Interval) -> Path:
-    """The path of the page of a table and interval.
-
-    Args:
-        root: the shop's folder in the lake.
-    """
+    """The path of the page of a table and interval, in the shop's folder of the lake."""
     return root / "validation" / table / f"{interval.key}.html"
 
 

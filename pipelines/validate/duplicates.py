@@ -34,15 +34,9 @@ QUALIFY {op} = '{update}' AND lag({op}) OVER past = '{update}'
 def repeated(
     changes: pa.Table, key: tuple[str, ...], columns: tuple[str, ...], threads: int
 ) -> npt.NDArray[np.bool_]:
-    """Find the changes that repeat an earlier one of the same key, operation and content.
+    """Which changes repeat an earlier one of the same key, operation and content.
 
-    Args:
-        changes: n changes in the order of the source.
-        key: the table's key; a change without a complete key repeats nothing.
-        columns: the columns that make the content.
-
-    Returns:
-        bool array of n, true for every repetition; the first delivery is false.
+    They are in the order of the source; one without a complete key repeats nothing.
     """
     mask = np.zeros(changes.num_rows, dtype=np.bool_)
     numbered = changes.select(list(dict.fromkeys((*columns, OP)))).append_column(

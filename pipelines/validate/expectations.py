@@ -50,12 +50,7 @@ class SuiteResult:
 
 
 def apply(suite: Suite, rules: Sequence[Rule], changes: pa.Table) -> SuiteResult:
-    """Apply rules to changes in one validation run.
-
-    Args:
-        suite: where the rules come from.
-        rules: some of the suite's rules.
-        changes: n > 0 changes of the suite's table.
+    """Apply some of a suite's rules to changes of its table, at least one, in one validation run.
 
     Raises:
         SuiteError: a rule is no expectation, has a wrong argument, or cannot be evaluated on

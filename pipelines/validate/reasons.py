@@ -21,14 +21,8 @@ def reasons(
 ) -> tuple[npt.NDArray[np.int64], pa.Array[Any]]:
     """Describe for every unsound row what is wrong with it.
 
-    Args:
-        table: the table's name.
-        results: the rows that break each rule, by their place in `changes`.
-        changes: n changes.
-
-    Returns:
-        The unsound rows, ascending and once each, and as many texts; a row's faults are in the
-        suite's order, separated by ` | `.
+    Returns the unsound rows, ascending and once each, and as many texts; a row's faults are in the
+    suite's order, separated by ` | `.
     """
     parts = [
         pd.DataFrame({"row": each.rows, "rule": number, "text": _texts(table, each, changes)})

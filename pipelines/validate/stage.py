@@ -210,11 +210,7 @@ def _require_sound(
 
 
 def _check_batch(suite: Suite, interval: Interval, valid: pa.Table) -> list[str]:
-    """Apply the rules on a batch to all sound rows but deletes.
-
-    Returns:
-        A line a rule that held.
-    """
+    """Apply the rules on a batch to all sound rows but deletes; returns a line a rule that held."""
     rules = suite.of("batch")
     living = valid.filter(pc.not_equal(valid.column(OP), pa.scalar(DELETE))) if rules else valid
     if not rules or living.num_rows == 0:

@@ -91,10 +91,6 @@ class Suite:
 def load_suite(expectations: Path, shop: Shop, table: str) -> Suite:
     """Read and check a table's suite; types and arguments are checked when it is first applied.
 
-    Args:
-        expectations: the folder of all shops' suites.
-        table: a declared table of `shop`.
-
     Raises:
         SuiteError: the file is missing, unreadable or wrong, or names an unknown column.
     """

@@ -11,9 +11,8 @@ from airflow.sdk import BaseBranchOperator
 class PromoteOrReject(BaseBranchOperator):
     """Follow the task named after the verdict's outcome.
 
-    Args:
-        evaluation: what the evaluate task returned; its `verdict.outcome` is `promote` or
-            `reject`. Anything else is an error: the gate fails closed.
+    What is neither `promote` nor `reject` in the `verdict.outcome` of what the evaluate task
+    returned is an error: the gate fails closed.
     """
 
     template_fields = ("evaluation",)

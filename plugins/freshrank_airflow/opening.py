@@ -17,9 +17,6 @@ class OpenInterval(BaseSensorOperator):
     Intervals are decided in order: an extraction reads all changes that are not extracted yet, so
     a run that overtook an earlier one would leave it nothing. A scheduled run whose interval the
     shop's clock has not reached yet is skipped; the bundled shop's clock stands still in 2017.
-
-    Returns:
-        The names of the shop's tables.
     """
 
     def __init__(self, **arguments: Any) -> None:

@@ -29,10 +29,7 @@ _DRIVERS = {
 
 
 def settings_for(shop: str | None) -> Settings:
-    """The installation's settings, with the connections of one shop.
-
-    Args:
-        shop: the shop's name, or None for the installation's own (`FRESHRANK_SHOP`).
+    """The installation's settings, with the connections of one shop; default FRESHRANK_SHOP.
 
     Raises:
         SettingsError: something is neither a connection nor in the environment.

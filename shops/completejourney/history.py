@@ -29,14 +29,7 @@ def last_tick(until: datetime, life: Life) -> int:
 
 
 class History:
-    """Changes of the shop in `[OPENING, until)`, one table per step of the replay.
-
-    Args:
-        sources: the wheel's parquet files by name.
-        share: of the households; a smaller share is part of a larger one.
-        until: changes committed before it.
-        life: the rates.
-    """
+    """Changes of the shop in `[OPENING, until)`, one table per step of the replay."""
 
     def __init__(
         self, sources: Mapping[str, Path], share: float, until: datetime, life: Life

@@ -35,19 +35,13 @@ def load(
     life: Life | None = None,
     console: Console | None = None,
 ) -> dict[str, int]:
-    """Replace the shop in a database by one that has lived from `OPENING` to `until`.
+    """Replace a database's shop by one that lived from `OPENING` to `until`; returns row counts.
 
     Args:
-        url: the database, as an SQLAlchemy URL (`postgresql+psycopg://...`).
         share: of the households, in (0, 1]; a smaller share is part of a larger one.
         until: changes committed before it are made; the shop's clock then stands at it.
         install_capture: called once, after what exists at opening is in and before the first
             change, with the time under which the existing rows are to be captured.
-        life: other rates than the documented ones.
-        console: where progress is shown.
-
-    Returns:
-        The rows each table holds at the end.
 
     Raises:
         PackageDamaged: a data file is missing or corrupt; nothing was touched.

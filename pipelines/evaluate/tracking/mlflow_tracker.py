@@ -36,11 +36,7 @@ DONE_TAG = "freshrank.recorded"
 
 
 class MlflowTracker:
-    """The tracking server and registry at a URI.
-
-    Args:
-        uri: of the server, or of a store that MLflow opens itself.
-    """
+    """The tracking server and registry at a URI, or a store there that MLflow opens itself."""
 
     def __init__(self, uri: str) -> None:
         self._uri = uri

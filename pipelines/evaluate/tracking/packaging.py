@@ -22,15 +22,7 @@ CODE = Path(__file__).parent / "model_code" / "freshrank_ranker.py"
 
 
 def save(folder: Path, model: ModelReport, sample: pa.Table, model_id: str) -> Path:
-    """Write a challenger as MLflow's pyfunc model.
-
-    Args:
-        folder: an empty folder.
-        sample: see `example`.
-        model_id: of the logged model that the files are for.
-
-    Returns:
-        The folder inside `folder` that is to be uploaded.
+    """Write a challenger as MLflow's pyfunc model; returns the subfolder that is to be uploaded.
 
     Raises:
         PermanentError: MLflow refuses the model.
@@ -71,11 +63,7 @@ def _requirements() -> list[str]:
 
 
 def _files(folder: Path, model: ModelReport) -> dict[str, str]:
-    """Write the card beside the model text.
-
-    Returns:
-        Artifact name → path.
-    """
+    """Write the card beside the model text; artifact name → path."""
     card = folder / "card.json"
     card.write_text(json.dumps(asdict(model.card), sort_keys=True), encoding="utf-8")
     text = folder / "model.txt"
@@ -86,11 +74,8 @@ def _files(folder: Path, model: ModelReport) -> dict[str, str]:
 def example(sample: pa.Table, card: ModelCard) -> pd.DataFrame:
     """A few candidates as a caller would send them: categories by the shop's own values.
 
-    Args:
-        sample: candidates with stored codes; may lack features, and may be empty.
-
-    Returns:
-        A row a candidate, at least one; a column a feature of the card, in its order.
+    The sample has stored codes, may lack features and may be empty. At least one row is returned,
+    with a column for each feature of the card, in its order.
     """
     import pandas as pd
 

@@ -9,11 +9,7 @@ SHOWN_FEATURES = 25
 
 
 def draw(folder: Path, importance: Mapping[str, float]) -> None:
-    """Write `feature_importance.png`.
-
-    Args:
-        importance: feature → share.
-    """
+    """Write `feature_importance.png`, of feature → share."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

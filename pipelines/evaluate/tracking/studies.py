@@ -12,7 +12,6 @@ def record_study(uri: str, experiment: str, name: str, trials: Sequence[Mapping[
     """Show a search for settings: one run, and a nested run a trial; a second time adds nothing.
 
     Args:
-        uri: see `MlflowTracker`.
         trials: `number`, `settings` and `ndcg_at_10` of each.
 
     Raises:

@@ -84,10 +84,7 @@ class Tracker(Protocol):
         """
 
     def record(self, report: Report) -> Mapping[str, int]:
-        """Show the evaluation and register its challengers; a second time changes nothing.
-
-        Returns:
-            Strategy → version.
+        """Show the evaluation; strategy → registered version. A second time changes nothing.
 
         Raises:
             TrackingUnavailable: the tracker went away; a rerun completes what was begun.

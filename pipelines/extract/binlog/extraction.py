@@ -24,15 +24,7 @@ Row = tuple[Any, ...]
 
 
 class Extraction:
-    """What following the log and a first snapshot share.
-
-    Args:
-        url: SQLAlchemy URL of the server.
-        shop: its declaration.
-        table: the table.
-        key: the key of the pseudonyms.
-        connection: a connection whose rows stay at the server until read.
-    """
+    """What following the log and a first snapshot share; rows stay at the server until read."""
 
     def __init__(self, url: str, shop: Shop, table: str, key: bytes, connection: Any) -> None:
         self.url, self.shop, self.table, self.connection = url, shop, table, connection

@@ -78,16 +78,10 @@ def check(url: str, shop: Shop) -> list[str]:
 def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
     """Make sure that changes can be captured; see `modes.install`.
 
-    Args:
-        at: of no use here: the log carries its own times.
-
-    Returns:
-        No table: the server's log captures every one of them already.
-
     Raises:
         CaptureMissing: a setting of the server or a right is missing.
     """
-    del at
+    del at  # The log carries its own times.
     with connect(url, "binlog") as connection:
         if wrong := faults(connection, shop.source.schema_name):
             raise CaptureMissing("; ".join(wrong))

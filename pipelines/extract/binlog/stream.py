@@ -91,14 +91,7 @@ class Begin:
 
 
 class Log:
-    """The log from a place on, seen by one table.
-
-    Args:
-        url: SQLAlchemy URL of the server.
-        schema: the table's database.
-        table: the table.
-        start: where to begin, between two transactions.
-    """
+    """The log from a place between two transactions on, seen by one table."""
 
     def __init__(self, url: str, schema: str, table: str, start: Place) -> None:
         self._url, self._schema, self._table = url, schema, table

@@ -22,16 +22,10 @@ def cursor_of(table: Table) -> Cursor:
 def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
     """Nothing is installed: the declared tables are checked; see `modes.install`.
 
-    Args:
-        at: of no use here: a row's commit time is its cursor.
-
-    Returns:
-        No table: none is newly captured.
-
     Raises:
         SchemaDrift: a table is not as declared, or a cursor is null.
     """
-    del at
+    del at  # A row's commit time is its cursor.
     with open_snapshot(url, shop) as snapshot:
         if wrong := [
             fault

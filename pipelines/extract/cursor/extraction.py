@@ -44,14 +44,7 @@ _OP = f"CASE WHEN r.{DELETED} THEN '{DELETE}' WHEN l.{LIVE} THEN '{UPDATE}' ELSE
 
 
 class Extraction:
-    """What reading by the cursor and reconciling share.
-
-    Args:
-        snapshot: of the shop's database.
-        settings: where the index of keys lies, and the key of the pseudonyms.
-        name: the table.
-        before: the end of the interval.
-        after, upto: see `ChangeSource.changes`.
+    """What reading by the cursor and reconciling share; see `ChangeSource.changes`.
 
     Raises:
         SchemaDrift: the table is gone.

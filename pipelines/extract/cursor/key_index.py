@@ -64,12 +64,8 @@ class KeyIndex:
     """The keys of one table that were extracted before.
 
     Args:
-        lake: where the index lies.
-        table: the table.
         key: the table's key columns with the types stored.
-        cursor: type of the cursor.
         files: the files that the position names, oldest first.
-        threads: of the engine that compares keys.
     """
 
     def __init__(
@@ -114,8 +110,7 @@ class KeyIndex:
     def latest(self, among: str = "") -> str:
         """A query of each key's last entry: the key, `_cursor`, `_version`, `_live`.
 
-        Args:
-            among: a relation; only its keys are looked at, so that they bound the memory.
+        Where `among` names a relation, only its keys are looked at, so that they bound the memory.
         """
         key = quoted(self.key.names)
         some = f"SEMI JOIN {among} USING ({key})" if among else ""

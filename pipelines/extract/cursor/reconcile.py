@@ -21,9 +21,7 @@ _AT_ONCE = 200
 def reconcile(extraction: Extraction, engine: Any, file: Path) -> Iterator[tuple[Any, Any]]:
     """Compare every key of the table with the index; yields what `Extraction.changes` does.
 
-    Args:
-        engine: of the index.
-        file: where the keys are written in between, so that memory does not hold them.
+    The keys are written to a file in between, so that memory does not hold them.
     """
     _write_keys(extraction, file)
     engine.read_parquet(str(file)).create_view("present", replace=True)

@@ -24,12 +24,7 @@ def arrays(
 ) -> list[Any]:
     """Rows of stored columns as one Arrow array a column, pseudonyms in place.
 
-    Args:
-        name: the table's name, for messages.
-        table: its declaration.
-        rows: tuples in the order of the stored columns.
-        key: the key of the pseudonyms.
-        array: converts the values of a column, given its name and type.
+    The rows are in the order of the stored columns; `array` converts the values of a named column.
 
     Raises:
         SchemaDrift: a value does not fit its declared type.

@@ -86,12 +86,7 @@ class Extraction:
         self._copy = f"freshrank_{uuid4().hex}"
 
     def copy_slot(self, slot: Slot, start: int | None) -> None:
-        """Make a temporary copy of the shop's slot, which is read in its place.
-
-        Args:
-            slot: the shop's.
-            start: where to begin to read; None: where the slot stands.
-        """
+        """Make a temporary copy of the slot, to be read from a start, else from where it stands."""
         self.reader.autocommit = True
         self.reader.execute(f"SET logical_decoding_work_mem = '{DECODING_MEMORY}'")
         self.reader.execute(_COPY_SLOT, [slot.name, self._copy])
@@ -189,12 +184,7 @@ class Extraction:
         )
 
     def batches(self, rows: Rows, full_ids: bool = False) -> Iterator[pa.RecordBatch]:
-        """Changes in declared types, numbered on from the last one; none without rows.
-
-        Args:
-            rows: values as PostgreSQL writes them.
-            full_ids: whether the transactions' ids have 64 bits already.
-        """
+        """Changes in declared types, numbered on; none without rows. `full_ids` have 64 bits."""
         count = len(rows.op)
         if not count:
             return

@@ -134,22 +134,14 @@ class Chunk:
 
 @dataclass
 class Decoder:
-    """Reads the stream of one table, chunk after chunk; a transaction may span several.
-
-    Args:
-        oid: the table's.
-    """
+    """Reads the stream of one table, chunk after chunk; a transaction may span several."""
 
     oid: int
     relation: Relation | None = None
     _open: tuple[int, int, int] = field(default=(0, 0, 0))
 
     def chunks(self, messages: list[Any], skip: int = 0) -> list[Chunk]:
-        """Cut messages where the table's description changes.
-
-        Args:
-            messages: in the order of the stream, each with `skip` foreign bytes before it.
-        """
+        """Cut messages, each behind `skip` foreign bytes, where the table's description changes."""
         lengths = np.fromiter(map(len, messages), np.int64, len(messages))
         buffer = np.frombuffer(b"".join(messages), np.uint8)
         start = np.cumsum(lengths) - lengths + skip

@@ -63,11 +63,7 @@ class Examples:
 
 
 def joined(parts: Sequence[Examples]) -> Examples:
-    """Some examples after each other.
-
-    Args:
-        parts: at least one, all with the same features.
-    """
+    """Some examples, at least one and all with the same features, after each other."""
     if len(parts) == 1:
         return parts[0]
     return Examples(

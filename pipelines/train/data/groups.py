@@ -74,10 +74,6 @@ def overlapping(
 def select(run: Run, steps: list[Manifest], since: datetime | None, until: datetime) -> Selection:
     """Groups that matured in `[since, until)`, never those of the memory holdout.
 
-    Args:
-        steps: the features stage's manifests of the partitions to look into.
-        since: None for no lower bound.
-
     Raises:
         CorruptPartition: a partition lacks groups that the ledger knows, or a group is in two.
     """
@@ -169,11 +165,7 @@ def _partitions(run: Run, selection: Selection, catalogue: Catalogue) -> Iterato
 def thin(rows: pa.Table, negatives: int, seed: int) -> pa.Table:
     """Keep every relevant candidate and, of each group, the `negatives` with the lowest draw.
 
-    Args:
-        rows: group_id, item_id, label and any other columns, in any order.
-
-    Returns:
-        The kept rows, sorted by group and item.
+    The kept rows are sorted by group and item.
     """
     ordered = rows.sort_by([(c.GROUP, "ascending"), (c.ITEM, "ascending")])
     negative = np.flatnonzero(ordered[c.LABEL].to_numpy() == 0)

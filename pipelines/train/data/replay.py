@@ -28,15 +28,7 @@ def sample(
     The `size` largest u^(1/w), where u is the hash of the id in [0, 1) and w the weight: Efraimidis
     and Spirakis, "Weighted random sampling with a reservoir" (2006). Growing older changes w of all
     groups by one factor, so it is mostly the same groups that stay from one interval to the next.
-
-    Args:
-        past: what the parent may have learned.
-        size: at most so many groups.
-        until: ages count back from here.
-        half_life: after which a group's weight is half.
-
-    Returns:
-        The drawn groups, sorted as `groups.select` sorts them.
+    At most `size`, sorted as `groups.select` sorts them; ages count back from `until`.
     """
     if past.groups <= size:
         return past
@@ -51,11 +43,7 @@ def sample(
 def decay(
     intervals: pa.ChunkedArray[Any], until: datetime, half_life: timedelta
 ) -> npt.NDArray[np.float64]:
-    """The weight of groups by their age: 0.5^(age / half-life).
-
-    Args:
-        intervals: keys of the partitions that hold them.
-    """
+    """The weight of groups by the age of their partitions: 0.5^(age / half-life)."""
     keys = intervals.combine_chunks().dictionary_encode()
     ages = [
         max(until - utc(str(key)), timedelta(0)) / half_life for key in keys.dictionary.to_pylist()

@@ -16,7 +16,7 @@ CLIP: Final = 10.0
 def exposure(
     positions: npt.NDArray[np.floating[Any]], labels: Floats, sizes: Ints, power: float
 ) -> Floats:
-    """Inverse-propensity weights of logged lists, for the relevant rows.
+    """n inverse-propensity weights of logged lists, for the relevant rows.
 
     A candidate at place p is looked at in proportion to p^-power, so one that was chosen there
     stands for p^power that would have been: Joachims, Swaminathan and Schnabel, "Unbiased
@@ -29,9 +29,6 @@ def exposure(
         labels: n grades.
         sizes: g group sizes; the rows of a group lie together.
         power: 0 makes every weight 1.
-
-    Returns:
-        n weights.
     """
     if len(labels) == 0:
         return np.empty(0, np.float32)

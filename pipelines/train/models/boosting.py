@@ -25,11 +25,7 @@ Leaves = npt.NDArray[np.int32]
 
 
 def dataset(examples: Examples, params: dict[str, Any], known: Scores | None = None) -> Any:
-    """A LightGBM `Dataset` of examples, not binned yet; the table goes to LightGBM as it is.
-
-    Args:
-        known: n scores of the model that is continued.
-    """
+    """A LightGBM `Dataset` of examples, not binned yet; `known`: scores of the continued model."""
     return booster.lightgbm().Dataset(
         examples.features,
         examples.labels,
@@ -47,11 +43,7 @@ def opened(model: str) -> Any:
 
 
 def text(model: Any, trees: int = -1) -> str:
-    """A booster's text without where it was trained: threads, addresses, ports.
-
-    Args:
-        trees: how many of the first ones; -1 for all.
-    """
+    """The text of a booster or its first trees without where it was trained: threads, addresses."""
     written = str(model.model_to_string(num_iteration=trees, start_iteration=0))
     for pattern, constant in _MACHINE_LINES:
         written = pattern.sub(constant, written)
@@ -68,11 +60,7 @@ def prepend(model: Any, parent: str) -> None:
 
 
 def scores(model: str, rows: pa.Table, threads: int) -> Scores:
-    """n scores of a model text.
-
-    Args:
-        rows: n candidates with the model's features, in its order.
-    """
+    """n scores of a model text, for n candidates with its features in its order."""
     predicted = opened(model).predict(rows.combine_chunks(), num_threads=threads)
     return np.asarray(predicted, dtype=np.float64)
 

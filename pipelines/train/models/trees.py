@@ -23,11 +23,7 @@ def count(model: str) -> int:
 
 
 def leading(model: str, trees: int) -> str:
-    """A model of the first trees alone, which stand for most of what it knows.
-
-    Args:
-        trees: at least 1.
-    """
+    """A model of the first trees alone, at least 1, which stand for most of what it knows."""
     if count(model) <= trees:
         return model
     return boosting.text(boosting.opened(model), trees)
@@ -47,9 +43,7 @@ def within(model: str, gate: Gate) -> str:
 def mean(first: str, second: str, most: int) -> str:
     """The mean of two models with the same features: half the scores of each.
 
-    Args:
-        first: its trees come first, and its head stands.
-        most: so many trees are kept, at least 1; what lies beyond is cut off.
+    The first one's trees come first, and its head stands; at least 1 and at most `most` stay.
     """
     head, own, tail = _parts(first)
     _, other, _ = _parts(second)

@@ -11,11 +11,7 @@ from pipelines.train.trainers.job import Job, Progress, silent
 
 
 def train(job: Job, progress: Progress = silent) -> str:
-    """Train a job.
-
-    Returns:
-        The model text, the parent's trees first.
-    """
+    """Train a job; in the model text the parent's trees come first."""
     if job.parent is not None and job.decay is not None:
         model = _refitted(job, job.parent, job.decay)
         _add_trees(model, job.rounds, progress)

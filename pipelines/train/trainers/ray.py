@@ -110,11 +110,7 @@ def _fitted(parts: list[Share], job: Job) -> str:
 
 
 def _worker(config: dict[str, Any]) -> str:
-    """One worker: its share of the groups, the same trees as all others.
-
-    Returns:
-        The model text without the parent.
-    """
+    """One worker: its share of the groups, the same trees as all others, without the parent's."""
     import ray
     import ray.train
     from ray.train.lightgbm import get_network_params

@@ -60,12 +60,7 @@ def generated(connection: Any, oid: int) -> set[str]:
 
 
 def logged(connection: Any, columns: Mapping[str, tuple[int, int]]) -> dict[str, SourceColumn]:
-    """Columns as the log describes them; one whose type is gone is left out.
-
-    Args:
-        connection: to the database.
-        columns: column → oid and modifier of its type.
-    """
+    """Columns of the log, given oid and modifier of their types; one whose type is gone is out."""
     kinds, modifiers = zip(*columns.values(), strict=True)
     bound = [list(columns), list(kinds), list(modifiers)]
     types = {

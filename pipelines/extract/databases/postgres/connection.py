@@ -24,10 +24,7 @@ _SESSION = (
 def connect(url: str, capture: str = "trigger", oldest: int = OLDEST) -> Iterator[Any]:
     """One transaction on a shop's database: committed when the block ends well.
 
-    Args:
-        url: SQLAlchemy URL; any PostgreSQL driver in it is read as psycopg.
-        capture: how changes are captured, for the messages.
-        oldest: the oldest version of the server that will do, e.g. 130000.
+    Any PostgreSQL driver in the URL is read as psycopg; `capture` is for the messages.
 
     Raises:
         SourceUnavailable: the database cannot be reached, or a lock was not given in time.

@@ -19,10 +19,7 @@ _EARLY = r"(^-)|(BC$)"
 def parse(table: str, field: Any, texts: Any) -> Any:
     """Values of a column, exactly; null stays null.
 
-    Args:
-        table: for the error's message.
-        field: name and Arrow type wanted.
-        texts: Arrow strings, written with `DateStyle` ISO and `TimeZone` UTC.
+    The texts are Arrow strings, written with `DateStyle` ISO and `TimeZone` UTC.
 
     Raises:
         SchemaDrift: a value does not fit the type.

@@ -168,10 +168,7 @@ class LogSource:
 def pending(
     url: str, shop: Shop, positions: Mapping[str, Position], opened: Opened
 ) -> dict[str, int]:
-    """How many committed changes of each table were not extracted yet.
-
-    Args:
-        positions: the last position of each table that has one.
+    """How many committed changes of each table were not extracted yet; see `Mode.pending`.
 
     Raises:
         CaptureMissing: changes are not captured.
