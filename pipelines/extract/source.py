@@ -10,8 +10,11 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from pipelines.extract.pseudonyms import key_for
 from pipelines.shared.columns import COMMITTED_AT, OP, POSITION, TRANSACTION
-from pipelines.shared.declaration import Table
+from pipelines.shared.declaration import Shop, Table
+from pipelines.shared.errors import CaptureMissing
+from pipelines.shared.settings import Settings
 
 BATCH = 20_000
 """Rows of a change source held in memory at once,"""
@@ -19,6 +22,9 @@ BATCH_BYTES = 16 << 20
 """or about so many bytes of them, estimated from the rows before."""
 FIRST_BATCH = 16
 """Rows of the first batch, while their size is not known yet."""
+
+INSTALL = "run `python -m pipelines capture install`"
+"""The way out where changes are not captured."""
 
 Position = Mapping[str, Any]
 """Which changes were extracted: JSON-able, for the source that gave it and for nobody else."""
@@ -74,6 +80,24 @@ class ChangeSource(Protocol):
             SchemaDrift: a value does not fit its declared type.
             SourceUnavailable: the database cannot be reached.
         """
+
+
+class DatabaseSource:
+    """What the sources of all capture modes share; the settings bring the key of the pseudonyms."""
+
+    def __init__(self, url: str, shop: Shop, settings: Settings) -> None:
+        self._url, self._shop, self._settings = url, shop, settings
+
+    def _key(self, table: str) -> bytes:
+        return key_for(self._settings, table, self._shop.tables[table])
+
+    @staticmethod
+    def from_another_mode(table: str) -> CaptureMissing:
+        """The error that a position was given by another capture mode."""
+        return CaptureMissing(
+            f"the last position of {table} comes from another capture mode; go back to it in "
+            "shop.yaml, or start afresh with an empty lake and ledger"
+        )
 
 
 def change_schema(table: Table) -> pa.Schema:

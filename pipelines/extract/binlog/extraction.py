@@ -34,9 +34,11 @@ class Extraction:
         self.schema = change_schema(self.declared)
         self.key_of = _getter([self.stored.index(name) for name in self.declared.key])
         """The key of a stored row."""
+        known = variables(connection, ["server_id", "server_uuid"])
         self.position: dict[str, Any] = {
             "snapshot": shop.source.snapshot,
-            "server": _identity(connection),
+            # In MariaDB the server id is all that tells this server from another.
+            "server": str(known.get("server_uuid") or known["server_id"]),
         }
         """Where the next extraction goes on, once all changes were read."""
         self._key = key
@@ -144,12 +146,6 @@ class Extraction:
         """Columns that no log carries."""
         with connect(self.url, "binlog") as connection:
             return catalogue.generated(connection, self.shop.source.schema_name, self.table)
-
-
-def _identity(connection: Any) -> str:
-    """What tells this server from another: its UUID, in MariaDB its server id."""
-    known = variables(connection, ["server_id", "server_uuid"])
-    return str(known.get("server_uuid") or known["server_id"])
 
 
 def _getter(names: Sequence[Any]) -> Callable[[Any], Row]:

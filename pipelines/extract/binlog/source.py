@@ -22,25 +22,20 @@ from pipelines.extract.binlog.snapshot import snapshot
 from pipelines.extract.binlog.stream import FRESH_SNAPSHOT, Begin, Place, log_end, log_files
 from pipelines.extract.databases.mysql.catalogue import drift
 from pipelines.extract.databases.mysql.connection import connect, now
-from pipelines.extract.pseudonyms import key_for
-from pipelines.extract.source import BATCH, BATCH_BYTES, ChangeBatch, Position, change_schema
+from pipelines.extract.source import (
+    BATCH,
+    BATCH_BYTES,
+    ChangeBatch,
+    DatabaseSource,
+    Position,
+    change_schema,
+)
 from pipelines.shared.columns import DELETE, INSERT, UPDATE
-from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import CaptureMissing, CorruptPartition, SchemaDrift
-from pipelines.shared.settings import Settings
 
 
-class BinlogSource:
-    """Changes that the server's binlog holds; see `install`.
-
-    Args:
-        url: SQLAlchemy URL of the shop's database.
-        shop: its declaration.
-        settings: bring the key of the pseudonyms.
-    """
-
-    def __init__(self, url: str, shop: Shop, settings: Settings) -> None:
-        self._url, self._shop, self._settings = url, shop, settings
+class BinlogSource(DatabaseSource):
+    """Changes that the server's binlog holds; see `install`."""
 
     def clock(self) -> datetime:
         """The server's time."""
@@ -49,7 +44,7 @@ class BinlogSource:
 
     def check(self, table: str) -> None:
         """See `ChangeSource.check`."""
-        key_for(self._settings, table, self._shop.tables[table])
+        self._key(table)
         with connect(self._url, "binlog") as connection:
             if wrong := faults(connection, self._shop.source.schema_name):
                 raise CaptureMissing("; ".join(wrong))
@@ -68,10 +63,7 @@ class BinlogSource:
         """
         declared = self._shop.source.snapshot
         if after is not None and "last" not in after:
-            raise CaptureMissing(
-                f"the last position of {table} comes from another capture mode; go back to it in "
-                "shop.yaml, or start afresh with an empty lake and ledger"
-            )
+            raise self.from_another_mode(table)
         first = after is None or after["snapshot"] != declared
         if upto is not None and (first or upto["snapshot"] != declared):
             raise CorruptPartition(
@@ -79,7 +71,7 @@ class BinlogSource:
                 "again; bring it back from a backup of the lake where it is lost, or "
                 f"{FRESH_SNAPSHOT}"
             )
-        key = key_for(self._settings, table, self._shop.tables[table])
+        key = self._key(table)
         with connect(self._url, "binlog", stream=True) as connection:
             extraction = Extraction(self._url, self._shop, table, key, connection)
             extraction.position |= {

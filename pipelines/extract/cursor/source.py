@@ -23,24 +23,13 @@ from pipelines.extract.cursor.check import cursor_of, faults, unfit_cursor
 from pipelines.extract.cursor.extraction import TICK, Extraction, cursor_value, identity
 from pipelines.extract.cursor.reconcile import reconcile
 from pipelines.extract.cursor.snapshot import open_snapshot
-from pipelines.extract.pseudonyms import key_for
-from pipelines.extract.source import ChangeBatch, Position, change_schema
+from pipelines.extract.source import ChangeBatch, DatabaseSource, Position, change_schema
 from pipelines.shared.declaration import Shop, Table
-from pipelines.shared.errors import CaptureMissing, SchemaDrift
-from pipelines.shared.settings import Settings
+from pipelines.shared.errors import SchemaDrift
 
 
-class CursorSource:
-    """Rows found by their cursor column; see `docs/adr/0009-cursor-needs-an-index-of-keys.md`.
-
-    Args:
-        url: SQLAlchemy URL of the shop's database.
-        shop: its declaration.
-        settings: where the index of keys lies, and the key of the pseudonyms.
-    """
-
-    def __init__(self, url: str, shop: Shop, settings: Settings) -> None:
-        self._url, self._shop, self._settings = url, shop, settings
+class CursorSource(DatabaseSource):
+    """Rows found by their cursor column; see `docs/adr/0009-cursor-needs-an-index-of-keys.md`."""
 
     def clock(self) -> datetime:
         """The database's clock, in UTC."""
@@ -49,7 +38,7 @@ class CursorSource:
 
     def check(self, table: str) -> None:
         """See `ChangeSource.check`."""
-        key_for(self._settings, table, self._shop.tables[table])
+        self._key(table)
         with open_snapshot(self._url, self._shop) as snapshot:
             if wrong := faults(snapshot, table):
                 raise SchemaDrift("; ".join(wrong))
@@ -132,10 +121,7 @@ def _require_same(name: str, table: Table, after: Position | None) -> None:
     if after is None:
         return
     if "ordinal" not in after:
-        raise CaptureMissing(
-            f"the last position of {name} comes from another capture mode; go back to it in "
-            "shop.yaml, or start afresh with an empty lake and ledger"
-        )
+        raise DatabaseSource.from_another_mode(name)
     if after["of"] != identity(table):
         raise SchemaDrift(
             f"{name} is declared with other key or cursor columns than it was extracted with "

@@ -13,8 +13,9 @@ import psycopg
 from psycopg import sql
 
 from pipelines.extract.databases.postgres.catalogue import drifts
+from pipelines.extract.source import INSTALL
 from pipelines.extract.wal import slot as slots
-from pipelines.extract.wal.slot import AGAIN, Capture, Log, open_database, publication, table_state
+from pipelines.extract.wal.slot import Capture, Log, open_database, publication, table_state
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import CaptureMissing, SchemaDrift, SettingsError, SourceUnavailable
 
@@ -166,7 +167,7 @@ def _begin(url: str, shop: Shop, at: datetime | None) -> None:
         _wait_no_longer(connection, shop)
         known, _ = slots.state(connection, shop)
         if known is None:
-            raise CaptureMissing(f"capture was removed while it was being installed; {AGAIN}")
+            raise CaptureMissing(f"capture was removed while it was being installed; {INSTALL}")
         now = at or connection.execute("SELECT clock_timestamp()").fetchone()[0]
         began = now.astimezone(UTC).isoformat()
         tables = {

@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 
 from pipelines.extract.databases.postgres.connection import connect
-from pipelines.extract.source import Position
+from pipelines.extract.source import INSTALL, Position
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import CaptureMissing, DeclarationError, SourceUnavailable
 
@@ -27,7 +27,6 @@ OLDEST = 140000
 MAX_NAME = 54
 """Letters of a publication: with `_<8 digits>` the slot's name is at most 63 bytes."""
 
-AGAIN = "run `python -m pipelines capture install`"
 FRESH_START = (
     "run `python -m pipelines capture remove`, then `capture install`, which starts afresh with "
     "the rows present"
@@ -180,10 +179,10 @@ def table_state(connection: Any, shop: Shop, table: str) -> tuple[Any, ...] | No
 def slot_fault(known: Capture | None, slot: Slot | None) -> str:
     """Why no table's changes are captured; empty where the slot is well."""
     if known is None or not any(log.began for log in known.tables.values()):
-        return f"changes are not captured; {AGAIN}"
+        return f"changes are not captured; {INSTALL}"
     if slot is None:
         return (
-            f"the replication slot {known.slot} is gone, and the changes since with it; {AGAIN}, "
+            f"the replication slot {known.slot} is gone, and the changes since with it; {INSTALL}, "
             "which starts afresh with the rows present"
         )
     if slot.status == "lost":
@@ -200,7 +199,7 @@ def table_fault(
     """Why a table's changes are missed, though the slot is well; empty where they are not."""
     log = known.tables.get(table) if known else None
     if slot is None or log is None or log.began is None:
-        return f"changes of {table} are not captured; {AGAIN}"
+        return f"changes of {table} are not captured; {INSTALL}"
     row = table_state(connection, shop, table)
     if row is None:
         return ""  # The declaration's check says so.
@@ -210,4 +209,4 @@ def table_fault(
     what = "was created again" if oid != log.oid else "left the publication"
     if oid == log.oid and published:
         what = "has no REPLICA IDENTITY FULL any more"
-    return f"{table} {what}, and changes are missed; {AGAIN}, which starts afresh with its rows"
+    return f"{table} {what}, and changes are missed; {INSTALL}, which starts afresh with its rows"

@@ -20,22 +20,17 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from pipelines.extract.databases.postgres.catalogue import drift
-from pipelines.extract.pseudonyms import key_for
-from pipelines.extract.source import ChangeBatch, Position, change_schema
+from pipelines.extract.source import ChangeBatch, DatabaseSource, Position, change_schema
 from pipelines.extract.wal.extraction import HERE, Extraction, written
 from pipelines.extract.wal.slot import FRESH_START, Log, Slot, capture_fault, open_database, state
 from pipelines.extract.wal.snapshot import snapshot
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import CaptureMissing, CorruptPartition, SchemaDrift
 from pipelines.shared.intervals import Interval
-from pipelines.shared.settings import Settings
 
 
-class WalSource:
+class WalSource(DatabaseSource):
     """Changes from the shop's replication slot; see `install` and `Mode.source`."""
-
-    def __init__(self, url: str, shop: Shop, settings: Settings) -> None:
-        self._url, self._shop, self._settings = url, shop, settings
 
     def clock(self) -> datetime:
         """The server's time, which stamps its commits."""
@@ -45,7 +40,7 @@ class WalSource:
 
     def check(self, table: str) -> None:
         """See `ChangeSource.check`."""
-        key_for(self._settings, table, self._shop.tables[table])
+        self._key(table)
         with open_database(self._url) as connection:
             if faults := drift(connection, self._shop, table):
                 raise SchemaDrift("; ".join(faults))
@@ -75,7 +70,7 @@ class WalSource:
         else:
             start = None
             self._require_begun(table, log, before, upto)
-        key = key_for(self._settings, table, self._shop.tables[table])
+        key = self._key(table)
         place = int((after or {}).get("next", 0))
         with open_database(self._url) as plain, open_database(self._url) as reader:
             extraction = Extraction(

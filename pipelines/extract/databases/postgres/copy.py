@@ -10,10 +10,8 @@ import psycopg
 import pyarrow as pa
 from pyarrow import csv
 
-BATCH = 20_000
-"""Messages or rows held in memory at once,"""
-BATCH_BYTES = 16 << 20
-"""or so many bytes of them, if those are fewer."""
+from pipelines.extract.source import BATCH, BATCH_BYTES
+
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\0"
 FIELD = 6
 """Bytes before the one value of a row in PostgreSQL's binary COPY format."""

@@ -17,10 +17,11 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from pipelines.extract.pseudonyms import key_for
 from pipelines.extract.source import (
     FIRST_BATCH,
+    INSTALL,
     ChangeBatch,
+    DatabaseSource,
     Position,
     change_schema,
     rows_to_fetch,
@@ -38,7 +39,6 @@ from pipelines.shared.errors import CaptureMissing, SchemaDrift
 from pipelines.shared.intervals import utc
 from pipelines.shared.settings import Settings
 
-INSTALL = "run `python -m pipelines capture install`"
 PRUNED_AT_ONCE = 1_000
 """Changes that one transaction deletes, so that the shop's writers never wait long."""
 _EVER = 1 << 62
@@ -90,18 +90,12 @@ class Session(Protocol):
 Opened = Callable[[str], AbstractContextManager[Session]]
 
 
-class LogSource:
-    """Changes that triggers wrote down.
-
-    Args:
-        url: SQLAlchemy URL of the shop's database.
-        shop: its declaration.
-        settings: bring the key of the pseudonyms.
-        opened: connects to this kind of database.
-    """
+class LogSource(DatabaseSource):
+    """Changes that triggers wrote down, in the kind of database that `opened` connects to."""
 
     def __init__(self, url: str, shop: Shop, settings: Settings, opened: Opened) -> None:
-        self._url, self._shop, self._settings, self._open = url, shop, settings, opened
+        super().__init__(url, shop, settings)
+        self._open = opened
 
     def clock(self) -> datetime:
         """See `ChangeSource.clock`."""
@@ -110,7 +104,7 @@ class LogSource:
 
     def check(self, table: str) -> None:
         """See `ChangeSource.check`."""
-        key_for(self._settings, table, self._shop.tables[table])
+        self._key(table)
         with self._open(self._url) as session:
             if faults := session.drift(self._shop, table):
                 raise SchemaDrift("; ".join(faults))
@@ -146,7 +140,7 @@ class LogSource:
             )
 
     def _batches(self, session: Session, log: LogTable, due: str) -> Iterator[pa.RecordBatch]:
-        key = key_for(self._settings, log.table, log.declared)
+        key = self._key(log.table)
         schema = change_schema(log.declared)
         own = ", ".join(f"c.{name}" for name in CHANGE_COLUMNS)
         stored = len(log.stored)
@@ -291,10 +285,7 @@ def _log_of(session: Session, log: LogTable) -> str:
 def _known(after: Position | None, name: str, table: str) -> Position | None:
     """The position; None if capture was installed afresh, with every row there is as a change."""
     if after is not None and ("log" not in after or "high" not in after):
-        raise CaptureMissing(
-            f"the last position of {table} comes from another capture mode; go back to it in "
-            "shop.yaml, or start afresh with an empty lake and ledger"
-        )
+        raise DatabaseSource.from_another_mode(table)
     return after if after is not None and after["log"] == name else None
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from pipelines.extract.databases.postgres.catalogue import columns_of, drift, drifts
 from pipelines.extract.databases.postgres.connection import connect
-from pipelines.extract.trigger.postgres.sql import CLOCK, EVENTS, Capture, schema_name
+from pipelines.extract.source import INSTALL
+from pipelines.extract.trigger.postgres.sql import CLOCK, EVENTS, Capture
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import CaptureMissing, SchemaDrift
 
@@ -76,8 +77,8 @@ def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
         if faults := drifts(connection, shop):
             raise SchemaDrift("; ".join(faults))
         connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-        connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [schema_name(shop)])
-        connection.execute(_HOUSEKEEPING.format(schema=schema_name(shop)))
+        connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [shop.footprint])
+        connection.execute(_HOUSEKEEPING.format(schema=shop.footprint))
         _forget_undeclared(connection, shop)
         due = [each for each in captures if capture_fault(connection, each)]
         for each in due:
@@ -91,7 +92,7 @@ def remove(url: str, shop: Shop) -> None:
     """Take every trigger, function and captured change out of the shop's database again."""
     with connect(url) as connection:
         connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-        connection.execute(f'DROP SCHEMA IF EXISTS "{schema_name(shop)}" CASCADE')
+        connection.execute(f'DROP SCHEMA IF EXISTS "{shop.footprint}" CASCADE')
 
 
 def check(url: str, shop: Shop) -> list[str]:
@@ -107,10 +108,9 @@ def check(url: str, shop: Shop) -> list[str]:
 
 def capture_fault(connection: Any, capture: Capture) -> str:
     """Why a table's changes are not, or not all, captured; empty where they are."""
-    again = "run `python -m pipelines capture install`"
     exists = "SELECT to_regclass(%s) IS NOT NULL"
     if connection.execute(exists, [f'"{capture.schema}".captures']).fetchone() == (False,):
-        return f"changes of {capture.table} are not captured; {again}"
+        return f"changes of {capture.table} are not captured; {INSTALL}"
     state = connection.execute(
         _STATE.format(schema=capture.schema),
         {
@@ -122,17 +122,17 @@ def capture_fault(connection: Any, capture: Capture) -> str:
         },
     ).fetchone()
     if state is None:
-        return f"changes of {capture.table} are not captured; {again}"
+        return f"changes of {capture.table} are not captured; {INSTALL}"
     whole, fault = state
     if fault:
         return (
             f"capture of {capture.table} failed ({fault}) and misses changes since; mend the "
-            f"table or its declaration, then {again}, which catches up"
+            f"table or its declaration, then {INSTALL}, which catches up"
         )
     if not whole:
         return (
             f"capture of {capture.table} was switched off, removed or does not match the "
-            f"declaration any more; {again}, which catches up"
+            f"declaration any more; {INSTALL}, which catches up"
         )
     return ""
 
@@ -185,7 +185,7 @@ def _require_order(connection: Any, capture: Capture, at: datetime | None) -> No
 
 def _forget_undeclared(connection: Any, shop: Shop) -> None:
     """Remove what was captured of tables that are no longer declared."""
-    schema = schema_name(shop)
+    schema = shop.footprint
     rows = connection.execute(f'SELECT table_name FROM "{schema}".captures').fetchall()
     for (table,) in rows:
         if table not in shop.tables:

@@ -24,21 +24,21 @@ import pyarrow as pa
 from pipelines.extract.databases.postgres.catalogue import drift
 from pipelines.extract.databases.postgres.connection import connect
 from pipelines.extract.databases.values import MISFITS, misfit
-from pipelines.extract.pseudonyms import key_for, pseudonymise
+from pipelines.extract.pseudonyms import pseudonymise
 from pipelines.extract.source import (
     FIRST_BATCH,
     ChangeBatch,
+    DatabaseSource,
     Position,
     change_schema,
     rows_to_fetch,
 )
 from pipelines.extract.trigger.postgres.install import capture_fault
 from pipelines.extract.trigger.postgres.query import changes_query, overtaken
-from pipelines.extract.trigger.postgres.sql import CLOCK, Capture, schema_name
+from pipelines.extract.trigger.postgres.sql import CLOCK, Capture
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import CaptureMissing, SchemaDrift
 from pipelines.shared.intervals import utc
-from pipelines.shared.settings import Settings
 
 _EVER = datetime.max.replace(tzinfo=UTC)
 
@@ -46,11 +46,8 @@ _LOG = 'SELECT log::text FROM "{schema}".captures WHERE table_name = %s'
 _MARK = 'SELECT "{schema}".mark(%s)::text'
 
 
-class TriggerSource:
+class TriggerSource(DatabaseSource):
     """Changes that triggers wrote down; see `install` and `Mode.source`."""
-
-    def __init__(self, url: str, shop: Shop, settings: Settings) -> None:
-        self._url, self._shop, self._settings = url, shop, settings
 
     def clock(self) -> datetime:
         """The time in the shop: `freshrank.clock` where it is set, else the server's."""
@@ -60,7 +57,7 @@ class TriggerSource:
 
     def check(self, table: str) -> None:
         """See `ChangeSource.check`."""
-        key_for(self._settings, table, self._shop.tables[table])
+        self._key(table)
         with connect(self._url) as connection:
             if faults := drift(connection, self._shop, table):
                 raise SchemaDrift("; ".join(faults))
@@ -90,7 +87,7 @@ class TriggerSource:
 
     def _batches(self, table: str, cursor: Any) -> Iterator[pa.RecordBatch]:
         declared = self._shop.tables[table]
-        key = key_for(self._settings, table, declared)
+        key = self._key(table)
         schema = change_schema(declared)
         count = FIRST_BATCH
         while rows := cursor.fetchmany(count):
@@ -144,8 +141,7 @@ def prune(url: str, shop: Shop, positions: Mapping[str, Position]) -> dict[str, 
             bound = {"end": utc(position["end"]), "seen": position["snapshot"]}
             deleted[table] = connection.execute(overtaken(capture), bound).rowcount
         if positions.keys() >= shop.tables.keys():
-            schema = schema_name(shop)
-            end = min(utc(each["end"]) for each in positions.values())
+            schema, end = shop.footprint, min(utc(each["end"]) for each in positions.values())
             connection.execute(f'DELETE FROM "{schema}".transactions WHERE last_at < %s', [end])
             connection.execute(f'DELETE FROM "{schema}".marks WHERE before < %s', [end])
     return deleted

@@ -69,7 +69,7 @@ class Capture:
     @property
     def schema(self) -> str:
         """The schema of everything that capture adds."""
-        return schema_name(self.shop)
+        return self.shop.footprint
 
     @property
     def changes(self) -> str:
@@ -250,11 +250,6 @@ class Capture:
             f'ALTER TABLE {self.source} ENABLE ALWAYS TRIGGER "{self.trigger(event)}"'
             for event in EVENTS
         )
-
-
-def schema_name(shop: Shop) -> str:
-    """The schema of everything that capture adds to the shop's database."""
-    return shop.footprint
 
 
 def _kept_as(kind: str, personal: str | None) -> str:

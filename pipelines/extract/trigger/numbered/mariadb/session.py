@@ -14,13 +14,14 @@ from pipelines.extract.databases.mysql import catalogue
 from pipelines.extract.databases.mysql import connection as server
 from pipelines.extract.databases.mysql.values import array, selected
 from pipelines.extract.databases.values import arrays
+from pipelines.extract.source import INSTALL
 from pipelines.extract.trigger.numbered.mariadb.sql import (
     EVENTS,
     GATES,
     HOUSEKEEPING,
     MariadbTable,
 )
-from pipelines.extract.trigger.numbered.source import INSTALL, in_batches, mismatch, missing
+from pipelines.extract.trigger.numbered.source import in_batches, mismatch, missing
 from pipelines.extract.trigger.numbered.sql import (
     LogNames,
     LogTable,
@@ -47,14 +48,13 @@ _KINDS = """
 
 
 class MariadbSession:
-    """See `numbered.source.Session`."""
+    """See `numbered.source.Session`; what differs here is said at each method."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._columns: dict[str, Any] = {}
 
     def rows(self, statement: str, bound: Any = ()) -> list[tuple[Any, ...]]:
-        """The rows of a small answer."""
         return server.rows(self._connection, statement, bound or None)
 
     def stream(self, statement: str) -> Iterator[list[tuple[Any, ...]]]:
@@ -69,7 +69,6 @@ class MariadbSession:
         return server.now(self._connection)
 
     def drift(self, shop: Shop, table: str) -> list[str]:
-        """Every way in which a table departs from its declaration."""
         return catalogue.drift(self._connection, shop, table)
 
     def log(self, shop: Shop, table: str) -> MariadbTable:
@@ -87,7 +86,6 @@ class MariadbSession:
         return selected(log.declared, self._columns_of(log))
 
     def arrays(self, log: LogTable, rows: list[tuple[Any, ...]], key: bytes) -> list[Any]:
-        """Stored columns as Arrow arrays."""
         columns = self._columns_of(log)
         return arrays(
             log.table, log.declared, rows, key,
@@ -95,7 +93,6 @@ class MariadbSession:
         )  # fmt: skip
 
     def fault(self, shop: Shop, table: str) -> str:
-        """Why a table's changes are not, or not all, captured; empty where they are."""
         if unfit := self.unfit(shop, table):
             return unfit
         if not {
@@ -131,7 +128,6 @@ class MariadbSession:
         return ""
 
     def tables(self, shop: Shop) -> set[str]:
-        """Names of the database's tables."""
         query = "SELECT table_name FROM information_schema.tables WHERE table_schema = %s"
         return {str(name) for (name,) in self.rows(query, (shop.source.schema_name,))}
 

@@ -19,13 +19,12 @@ from pipelines.shared.declaration import Shop
 
 
 class SqliteSession:
-    """See `numbered.source.Session`."""
+    """See `numbered.source.Session`; what differs here is said at each method."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
     def rows(self, statement: str, bound: Any = ()) -> list[tuple[Any, ...]]:
-        """The rows of a small answer."""
         return self._connection.execute(statement, bound).fetchall()
 
     def stream(self, statement: str) -> Iterator[list[tuple[Any, ...]]]:
@@ -41,11 +40,9 @@ class SqliteSession:
         return EPOCH + timedelta(microseconds=now)
 
     def tables(self, shop: Shop) -> set[str]:
-        """Names of the file's tables."""
         return catalogue.tables(self._connection)
 
     def drift(self, shop: Shop, table: str) -> list[str]:
-        """Every way in which a table departs from its declaration."""
         return catalogue.drift(self._connection, shop, table)
 
     def log(self, shop: Shop, table: str) -> SqliteTable:
@@ -63,13 +60,11 @@ class SqliteSession:
         return log.values("c")
 
     def arrays(self, log: LogTable, rows: list[tuple[Any, ...]], key: bytes) -> list[Any]:
-        """Stored columns as Arrow arrays."""
         return values.arrays(
             log.table, log.declared, rows, key, lambda _, each, kind: array(each, kind)
         )
 
     def fault(self, shop: Shop, table: str) -> str:
-        """Why a table's changes are not, or not all, captured; empty where they are."""
         if f"{prefix(shop)}captures" not in self.tables(shop):
             return missing(table)
         log = self.log(shop, table)
