@@ -45,11 +45,6 @@ class Health:
             "groups": self.groups,
         }
 
-    @classmethod
-    def of(cls, plain: dict[str, Any]) -> Health:
-        """The opposite of `as_dict`."""
-        return cls(**plain)
-
 
 def ndcg(examples: Examples, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """g values of NDCG@10 among the candidates at hand; ties keep the order of the rows."""

@@ -53,7 +53,7 @@ def read(run: Run) -> History:
         health, cost = stored.get("health"), stored.get("spent")
         history = history.after(
             [each["strategy"] for each in stored["challengers"]],
-            Health.of(health) if health else None,
+            Health(**health) if health else None,
             TrainingCost(**cost) if cost else None,
         )
     return history

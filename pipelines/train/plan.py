@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipelines.shared.errors import CorruptPartition
 from pipelines.shared.ledger import Manifest, Version
-from pipelines.shared.models import booster, vocabulary
+from pipelines.shared.models import booster
 from pipelines.shared.models.booster import ModelCard
 from pipelines.shared.run import Run
 from pipelines.train.data.groups import Catalogue
@@ -54,17 +54,6 @@ def window(run: Run, known: list[Manifest]) -> list[Manifest]:
     since = known[-1].interval.end - run.shop.learning.window_intervals * run.shop.grid.step
     today = Catalogue.of(known[-1])
     return [step for step in known if step.interval.start >= since and Catalogue.of(step) == today]
-
-
-def all_groups(known: list[Manifest]) -> int:
-    """How many groups there are to learn from, as the features stage counted them."""
-    return sum(step.counts["groups"] for step in known)
-
-
-def codes(run: Run, catalogue: Catalogue) -> dict[str, dict[str, int]]:
-    """The stored codes of the categorical features, as known at the run's end."""
-    known = vocabulary.read(run.lake, run.interval.end)
-    return {name: known.get(name, {}) for name in catalogue.categorical}
 
 
 def parent(run: Run) -> Parent | None:

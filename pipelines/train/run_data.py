@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pipelines.shared.ledger import Manifest
+from pipelines.shared.models import vocabulary
 from pipelines.shared.run import Run
 from pipelines.train import plan
 from pipelines.train.data import groups, replay
@@ -34,8 +35,9 @@ class RunData:
 
     @cached_property
     def codes(self) -> dict[str, dict[str, int]]:
-        """The stored codes of the categorical features."""
-        return plan.codes(self.run, self.catalogue)
+        """The stored codes of the categorical features, as known at the run's end."""
+        known = vocabulary.read(self.run.lake, self.run.interval.end)
+        return {name: known.get(name, {}) for name in self.catalogue.categorical}
 
     @cached_property
     def material(self) -> Material:

@@ -8,13 +8,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from pipelines.shared.errors import DeclarationError
+from pipelines.shared.hashing import content_hash
 from pipelines.shared.ledger import Manifest
 from pipelines.shared.models import booster
 from pipelines.shared.models.booster import ModelCard
 from pipelines.shared.models.challengers import STAGE, Challenger, Trained
 from pipelines.shared.run import Run
 from pipelines.train import drift, history, plan, policy, preselection, strategies
-from pipelines.train.data import groups, replay
+from pipelines.train.data import groups
 from pipelines.train.data.groups import Catalogue
 from pipelines.train.drift import Health
 from pipelines.train.material import Material
@@ -129,7 +130,7 @@ def _train(data: RunData, trained: Trained) -> Trained:
         notes=(*choice.notes, *notes),
         health=health.as_dict() if health else None,
         spent=asdict(policy.cost(choice.names, state)),
-        replay=replay.version(data.past) if name == "replay_boost" else None,
+        replay=content_hash(data.past.index) if name == "replay_boost" else None,
     )
 
 
@@ -160,7 +161,7 @@ def _policy_state(
         runs_since_alarm=runs_since_alarm,
         new_groups=material.new.groups,
         window_groups=data.window.groups,
-        all_groups=plan.all_groups(data.steps),
+        all_groups=sum(step.counts["groups"] for step in data.steps),
         history=past,
     )
 

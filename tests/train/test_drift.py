@@ -41,7 +41,7 @@ def test_the_mean_comes_with_its_standard_error() -> None:
     low = 1 / log2(3)
     assert health.ndcg_at_10 == pytest.approx((1 + low) / 2)
     assert health.error == pytest.approx(np.std([1, 1, low, low], ddof=1) / 2)
-    assert Health.of(health.as_dict()).groups == health.groups == 4
+    assert Health(**health.as_dict()).groups == health.groups == 4
 
 
 def test_a_fall_counts_in_errors_and_only_beside_a_past() -> None:

@@ -15,7 +15,6 @@ import pyarrow as pa
 
 from pipelines.shared import columns as c
 from pipelines.shared import hashing
-from pipelines.shared.hashing import content_hash
 from pipelines.shared.intervals import utc
 from pipelines.train.data.groups import Selection
 
@@ -51,8 +50,3 @@ def decay(
     weights = np.power(0.5, np.array(ages, dtype=np.float64))
     of_group: npt.NDArray[np.float64] = weights[keys.indices.to_numpy()]
     return of_group
-
-
-def version(drawn: Selection) -> str:
-    """The name of a sample: a hash of its groups' ids and partitions."""
-    return content_hash(drawn.index)
