@@ -209,7 +209,9 @@ def _measure(run: Run, prepared: Comparison, each: Contender, measured: Measured
         if holdout.groups == 0:
             continue
         if not each.score_ms:
-            each = replace(each, score_ms=_score_ms(each.model, holdout.rows))
+            rows = holdout.rows.select(list(booster.card(each.model).features))
+            text = each.model.read_text(encoding="utf-8")
+            each = replace(each, score_ms=booster.score_ms(text, rows))
         own, other = measured[each.name, holdout.split], measured[against, holdout.split]
         # The memory rule is asked of one challenger only, so its level stays as declared.
         rivals = len(prepared.challengers) if holdout.split == "forward" else 1
@@ -219,11 +221,6 @@ def _measure(run: Run, prepared: Comparison, each: Contender, measured: Measured
         else:
             each = replace(each, memory=paired)
     return each
-
-
-def _score_ms(model: Path, rows: pa.Table) -> float:
-    features = list(booster.card(model).features)
-    return booster.score_ms(model.read_text(encoding="utf-8"), rows.select(features))
 
 
 def _pair(

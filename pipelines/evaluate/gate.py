@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from pipelines.evaluate.bootstrap import Gain
 from pipelines.evaluate.compare import Comparison, Contender, PairedGain
@@ -37,14 +36,6 @@ class Verdict:
     challenger: str | None
     """The strategy of the challenger that was examined."""
     reasons: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The verdict as JSON holds it."""
-        return {
-            "outcome": self.outcome,
-            "challenger": self.challenger,
-            "reasons": list(self.reasons),
-        }
 
 
 @dataclass(frozen=True)

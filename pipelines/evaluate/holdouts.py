@@ -17,7 +17,6 @@ from pipelines.shared.ranking import numbered
 from pipelines.shared.run import Run
 
 Split = Literal["forward", "memory"]
-SPLITS: tuple[Split, ...] = ("forward", "memory")
 _TIME = pa.timestamp("us", tz="UTC")
 
 
@@ -100,22 +99,12 @@ def _load(
     index = index.filter(keep & (pc.field(c.RELEVANT) > 0)).sort_by(c.GROUP)
     if index.num_rows == 0:
         return _empty(split)
-    rows = _candidates(run, steps, index, features)
-    return Holdout(split, index, rows, ranked(index, rows))
-
-
-def _candidates(
-    run: Run, steps: tuple[Interval, ...], index: pa.Table, features: set[str]
-) -> pa.Table:
-    table = f"groups/{run.shop.surface.name}"
+    table = f"groups/{surface}"
     present = [name for name in run.lake.columns(table) if name in features]
-    wanted = [c.GROUP, c.ITEM, c.LABEL, *present]
-    return run.lake.read(
-        table,
-        steps,
-        columns=list(dict.fromkeys(wanted)),
-        where=pc.field(c.GROUP).isin(index[c.GROUP].combine_chunks()),
-    )
+    wanted = list(dict.fromkeys([c.GROUP, c.ITEM, c.LABEL, *present]))
+    of_these = pc.field(c.GROUP).isin(index[c.GROUP].combine_chunks())
+    rows = run.lake.read(table, steps, columns=wanted, where=of_these)
+    return Holdout(split, index, rows, ranked(index, rows))
 
 
 def ranked(index: pa.Table, rows: pa.Table) -> Ranked:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -38,7 +38,8 @@ class Evaluation:
         `evaluation`."""
         return {
             "compared_with": self.compared_with,
-            "verdict": {**self.verdict.as_dict(), "version": self.version},
+            "verdict": asdict(self.verdict)
+            | {"reasons": list(self.verdict.reasons), "version": self.version},
             "evaluation": dict(self.figures),
         }
 

@@ -18,7 +18,7 @@ from pipelines.shared.errors import CorruptPartition, PermanentError, TransientE
 from pipelines.shared.hashing import content_hash
 from pipelines.shared.ledger import Manifest, Version
 from pipelines.shared.models import challengers
-from pipelines.shared.models.challengers import Challenger, Trained
+from pipelines.shared.models.challengers import Trained
 from pipelines.shared.run import Run
 
 STAGE = "evaluate"
@@ -142,11 +142,8 @@ def _add_versions(run: Run, trained: Trained, versions: Mapping[str, int]) -> No
                 "not restored from the same time; restore MLflow's database to the ledger's, or "
                 "start both from nothing"
             )
-        run.ledger.add_version(_version(run, each, number))
-
-
-def _version(run: Run, each: Challenger, number: int) -> Version:
-    return Version(
-        number, run.interval, each.strategy, each.parent, each.trained_through, each.trees,
-        each.artifact, each.content_hash,
-    )  # fmt: skip
+        version = Version(
+            number, run.interval, each.strategy, each.parent, each.trained_through, each.trees,
+            each.artifact, each.content_hash,
+        )  # fmt: skip
+        run.ledger.add_version(version)

@@ -61,14 +61,6 @@ class _Split:
     result: SuiteResult | None = None
     """Of the rules on rows; None where there are no rows or no rules."""
 
-    def counts(self) -> dict[str, int]:
-        """Rows on each side; what was extracted is counted by the caller."""
-        return {
-            "valid": self.valid.num_rows,
-            "quarantined": self.quarantine.num_rows,
-            "duplicates": self.duplicates,
-        }
-
 
 def run(run: Run, table: str) -> Validated:
     """Validate every partition of a table that waits for it, and the run's own ones again.
@@ -123,7 +115,10 @@ def _validate(run: Run, suite: Suite, extracted: Manifest) -> Manifest:
     broken = _broken(split.result.rules if split.result else ())
     _require_sound(suite, interval, split, broken, docs)
     batch = _check_batch(suite, interval, split.valid)
-    counts = {"extracted": changes.num_rows} | split.counts()
+    counts = {
+        "extracted": changes.num_rows, "valid": split.valid.num_rows,
+        "quarantined": split.quarantine.num_rows, "duplicates": split.duplicates,
+    }  # fmt: skip
     _account(table, interval, counts)
     hashes = [content_hash(split.valid), content_hash(split.quarantine)]
     details = {"reasons": broken, "batch": batch}
@@ -172,7 +167,7 @@ def _read(run: Run, table: str, extracted: Manifest) -> pa.Table:
 def _split(changes: pa.Table, suite: Suite, columns: tuple[str, ...], threads: int) -> _Split:
     """Split a partition; one without rows needs no rules."""
     if changes.num_rows == 0:
-        return _Split(changes, _with_reasons(changes, pa.array([], pa.string())), 0)
+        return _Split(changes, changes.append_column(REASONS, pa.array([], pa.string())), 0)
     duplicates = repeated(changes, suite.key, columns, threads)
     kept = changes.filter(pa.array(~duplicates))
     rules = suite.of("row")
@@ -182,14 +177,10 @@ def _split(changes: pa.Table, suite: Suite, columns: tuple[str, ...], threads: i
     sound[unsound] = False
     return _Split(
         kept.filter(pa.array(sound)),
-        _with_reasons(kept.take(unsound), texts),
+        kept.take(unsound).append_column(REASONS, texts),
         int(duplicates.sum()),
         result,
     )
-
-
-def _with_reasons(rows: pa.Table, texts: pa.Array[Any]) -> pa.Table:
-    return rows.append_column(REASONS, texts)
 
 
 def _require_sound(
