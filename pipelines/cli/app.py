@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import typer
 
-from pipelines.cli import capture, features, inspect, maintain, run, tune
+from pipelines.cli import capture, features, inspect, maintain, run
 from pipelines.cli.terminal import explained
 
 
@@ -27,7 +27,7 @@ app = _group(
         "extract": run.extract,
         "publish": run.publish,
         "status": inspect.status,
-        "tune": tune.tune,
+        "tune": run.tune,
         "verify": maintain.verify,
         "rows": inspect.rows,
         "maintain": maintain.maintain,
