@@ -159,7 +159,8 @@ def stop(services: Iterable[Service], grace_s: float, signal_number: int) -> Non
     leaders = [process for service in services if (process := service.process())]
     family = {process.pid: process for process in leaders}
     for leader in leaders:
-        family.update({child.pid: child for child in _descendants(leader)})
+        with suppress(psutil.NoSuchProcess):
+            family.update({child.pid: child for child in leader.children(recursive=True)})
     _signal(leaders, signal_number)
     # The second signal means "do not wait": to Airflow's scheduler for running tasks, to its
     # triggerer for a child that sometimes listens only after ten seconds.
@@ -176,14 +177,6 @@ def _wait(processes: list[psutil.Process], timeout_s: float) -> list[psutil.Proc
     """Wait for the processes; the ones still alive afterwards."""
     alive: list[psutil.Process] = psutil.wait_procs(processes, timeout=timeout_s)[1]
     return alive
-
-
-def _descendants(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        children: list[psutil.Process] = process.children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-    return children
 
 
 def _signal(processes: list[psutil.Process], signal_number: int) -> None:

@@ -43,16 +43,12 @@ class Stack:
             pseudonym_key=SecretStr(given["FRESHRANK_PSEUDONYM_KEY"]),
         )
 
-    def airflow(self, *arguments: str, timeout_s: float = 300.0) -> str:
-        """What an `airflow` command prints.
+    def run(self, *command: str, timeout_s: float = 300.0) -> str:
+        """What a command of this virtual environment prints, run in the project's folder.
 
         Raises:
             ServiceFailedError: the command failed; holds the end of what it printed.
         """
-        return self.run("airflow", *arguments, timeout_s=timeout_s)
-
-    def run(self, *command: str, timeout_s: float = 300.0) -> str:
-        """What a command of this virtual environment prints, run in the project's folder."""
         outcome = subprocess.run(
             environment.program(command),
             env={**environment.inherited(), **self.environment},
@@ -86,41 +82,39 @@ def start(
         components: which of Airflow's components, if any; each costs some seconds to start.
     """
     with _exclusively(home):
-        return _start(home, dags, durability, settings or {}, components)
+        register = Register(home.services_file)
+        known = register.read()
+        server = start_database(home, durability)
+        mlflow_port = _port(known, "mlflow")
+        airflow_port = _port(known, "airflow-api-server")
+        mlflow_url = f"http://{LOOPBACK}:{mlflow_port}"
+        variables = {
+            **environment.freshrank(home, server, mlflow_url),
+            **airflow.settings(home, server, airflow_port, dags),
+            **(settings or {}),
+        }
+        write_private(home.environment_file, environment.as_shell(variables))
+        # MLflow creates its tables while Airflow creates its own.
+        tracking = register.running().get("mlflow")
+        if tracking is None:
+            tracking = mlflow.start(home, server, mlflow_port)
+            register.add(tracking)
+        if components:
+            _start_airflow(home, register, variables, airflow_port, components)
+        mlflow.wait(tracking)
+        airflow_url = f"http://{LOOPBACK}:{airflow_port}"
+        return Stack(home, server, mlflow_url, airflow_url, variables)
 
 
-def _start(
-    home: Home,
-    dags: Path,
-    durability: Mapping[str, str],
-    settings: Mapping[str, str],
-    components: Sequence[str],
-) -> Stack:
-    register = Register(home.services_file)
-    known = register.read()
-    server = postgres.start(
+def start_database(home: Home, durability: Mapping[str, str]) -> PostgresServer:
+    """Start the home's PostgreSQL, if it does not run yet."""
+    return postgres.start(
         home.postgres,
         password=home.keys().postgres_password,
         log=home.logs / "postgres.log",
-        register=register,
+        register=Register(home.services_file),
         durability=durability,
     )
-    mlflow_port = _port(known, "mlflow")
-    airflow_port = _port(known, "airflow-api-server")
-    mlflow_url = f"http://{LOOPBACK}:{mlflow_port}"
-    variables = {
-        **environment.freshrank(home, server, mlflow_url),
-        **airflow.settings(home, server, airflow_port, dags),
-        **settings,
-    }
-    write_private(home.environment_file, environment.as_shell(variables))
-    # MLflow creates its tables while Airflow creates its own.
-    tracking = _start_mlflow(home, server, register, mlflow_port)
-    if components:
-        _start_airflow(home, register, variables, airflow_port, components)
-    mlflow.wait(tracking)
-    airflow_url = f"http://{LOOPBACK}:{airflow_port}"
-    return Stack(home, server, mlflow_url, airflow_url, variables)
 
 
 def shut_down(home: Home) -> list[str]:
@@ -168,14 +162,6 @@ def _port(known: Mapping[str, Service], name: str) -> int:
     if service is not None and service.port is not None and service.process() is not None:
         return service.port
     return free_port(service.port if service else None)
-
-
-def _start_mlflow(home: Home, server: PostgresServer, register: Register, port: int) -> Service:
-    service = register.running().get("mlflow")
-    if service is None:
-        service = mlflow.start(home, server, port)
-        register.add(service)
-    return service
 
 
 def _start_airflow(

@@ -46,7 +46,7 @@ def references(
     from pipelines import train
 
     opening = Run.of(settings, shop, first)
-    frozen = _artifact(opening, opening.ledger.versions()[0].version)
+    frozen = opening.lake.local_root / opening.ledger.versions()[0].artifact
     runs = loop.runs(settings, shop, later, as_one=False)
     update = bar.track("For comparison: retrain on all", len(runs))
     weeks = []
@@ -79,10 +79,6 @@ def _week(run: Run, frozen: Path, retrained: Path, retrain_s: float) -> Week:
         spent.seconds if spent else 0.0,
         retrain_s,
     )
-
-
-def _artifact(run: Run, version: int) -> Path:
-    return run.lake.local_root / run.ledger.version(version).artifact
 
 
 def show(console: Console, settings: Settings, shop: str, weeks: list[Week], share: float) -> None:

@@ -88,13 +88,7 @@ def _start(home: Home, share: float, console: Console) -> Stack:
         f"Starting PostgreSQL, MLflow and Airflow; loading {share:.0%} of the bundled shop's "
         "households (SHARE=1 takes all)"
     )
-    server = postgres.start(
-        home.postgres,
-        password=home.keys().postgres_password,
-        log=home.logs / "postgres.log",
-        register=Register(home.services_file),
-        durability=postgres.THROWAWAY,
-    )
+    server = services.start_database(home, postgres.THROWAWAY)
     with ThreadPoolExecutor(1) as pool:
         loading = pool.submit(
             shop.load, server, share=share, until=YEAR_END, console=Console(quiet=True)
@@ -108,7 +102,8 @@ def _first_model(stack: Stack, interval: Interval, bar: Bar) -> None:
     """Trigger one run over the warm-up, as a person does from the form."""
     update = bar.track(f"First model, {WARM_UP_WEEKS} weeks in one run", 1)
     token = _token(stack)
-    _wait_for_dag(stack, token)
+    # Airflow reads the graphs in the background after it is up.
+    _json(f"{stack.airflow_url}/api/v2/dags/{DAG}", token)
     body = {
         "logical_date": None,
         "conf": {"start": f"{interval.start:%F}", "end": f"{interval.end:%F}"},
@@ -123,18 +118,13 @@ def _backfill(stack: Stack, interval: Interval, bar: Bar) -> None:
     """Replay the weeks with `airflow backfill create`."""
     weeks = round((interval.end - interval.start) / WEEK)
     update = bar.track(f"Backfill, {weeks} weeks, a run each", weeks)
-    stack.airflow(
-        *("backfill", "create", "--dag-id", DAG),
+    stack.run(
+        *("airflow", "backfill", "create", "--dag-id", DAG),
         *("--from-date", f"{interval.start:%F}", "--to-date", f"{interval.end - WEEK:%F}"),
         # Any number would decide in order; runs that only wait their turn cost a small machine.
         *("--max-active-runs", "1"),
     )
     _follow(stack, _token(stack), "backfill", weeks, update)
-
-
-def _wait_for_dag(stack: Stack, token: str) -> None:
-    """Airflow reads the graphs in the background after it is up."""
-    _json(f"{stack.airflow_url}/api/v2/dags/{DAG}", token)
 
 
 def _follow(

@@ -31,7 +31,8 @@ def replayed(running, api, wait_for_runs):
     form = {"start": "2017-01-02", "end": "2017-02-27"}
     assert api(f"dags/{DAG}/dagRuns", {"logical_date": None, "conf": form}) == 200
     assert [run["state"] for run in wait_for_runs(DAG, "manual", 1)] == ["success"]
-    running.airflow(
+    running.run(
+        "airflow",
         *("backfill", "create", "--dag-id", DAG),
         *("--from-date", "2017-02-27", "--to-date", "2017-03-06"),
     )
@@ -188,11 +189,11 @@ def test_a_finished_interval_run_again_changes_nothing(
 def test_dags_test_runs_the_next_week(replayed, running, settings):
     form = json.dumps({"start": "2017-03-13", "end": "2017-03-20"})
     # A live scheduler takes up every running run of a DAG that is not paused, this one too.
-    running.airflow("dags", "pause", DAG)
+    running.run("airflow", "dags", "pause", DAG)
     try:
-        running.airflow("dags", "test", DAG, "--conf", form, timeout_s=400)
+        running.run("airflow", "dags", "test", DAG, "--conf", form, timeout_s=400)
     finally:
-        running.airflow("dags", "unpause", DAG)
+        running.run("airflow", "dags", "unpause", DAG)
     decided = Run.of(settings, "completejourney", WEEKS[-1]).ledger.decisions()
     assert decided[-1].interval == Interval.of("2017-03-13", "2017-03-20")
 
