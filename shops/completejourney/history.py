@@ -8,7 +8,6 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import duckdb
@@ -50,12 +49,7 @@ class History:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._database.close()
 
     def _set(self, name: str, literal: str) -> None:
