@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import tempfile
 import time
-from datetime import timedelta
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -14,14 +17,16 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.installation import installed
+from local import services, shop
 from local.demo import curves
 from local.demo.progress import Bar
 from local.demo.weeks import FIRST, WARM_UP_WEEKS, WEEK
+from local.servers.environment import QUIET, SHARED_CORES
 from pipelines import loop
 from pipelines.inspect import status
 from pipelines.shared.intervals import Interval
 from pipelines.shared.run import Run
+from pipelines.shared.settings import Settings
 
 SHOP = "completejourney"
 say = Console(stderr=True, highlight=False)
@@ -40,7 +45,10 @@ def main(
     """
     first = Interval(FIRST, FIRST + WARM_UP_WEEKS * WEEK)
     later = Interval(first.end, first.end + timedelta(weeks=weeks))
-    with tempfile.TemporaryDirectory() as home, installed(Path(home), share, later.end) as settings:
+    with (
+        tempfile.TemporaryDirectory() as home,
+        _installed(Path(home), share, later.end) as settings,
+    ):
         started = time.monotonic()
         loop.run_interval(Run.of(settings, SHOP, first), _quiet)
         for run in loop.runs(settings, SHOP, later, as_one=False):
@@ -52,6 +60,15 @@ def main(
             curves.show(Console(highlight=False), settings, SHOP, found, share)
         report = status.report_of(Run.of(settings, SHOP, first))
     print(json.dumps(_summary(found, report) | {"share": share, "weeks": weeks}))
+
+
+@contextmanager
+def _installed(home: Path, share: float, until: datetime) -> Iterator[Settings]:
+    """PostgreSQL, MLflow and the bundled shop under `home`, without Airflow; stopped at the end."""
+    os.environ.update(QUIET | SHARED_CORES)
+    with services.stack(home, components=()) as running:
+        shop.load(running.postgres, share=share, until=until, console=Console(quiet=True))
+        yield running.settings
 
 
 def _summary(found: list[curves.Week], report: dict[str, object]) -> dict[str, object]:

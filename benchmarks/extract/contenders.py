@@ -173,13 +173,8 @@ def bare_binlog(url: str, start: str, folder: Path, started: Started) -> int:
 
 
 CONTENDERS: dict[str, Callable[[str, str, Path, Started], int]] = {
-    "pandas": pandas,
-    "connectorx": connectorx,
-    "adbc": adbc,
-    "dlt": dlt,
-    "freshrank": freshrank,
-    "bare_wal": bare_wal,
-    "bare_binlog": bare_binlog,
+    each.__name__: each
+    for each in (pandas, connectorx, adbc, dlt, freshrank, bare_wal, bare_binlog)
 }
 
 

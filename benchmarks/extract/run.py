@@ -8,9 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.corner.kills import survived_everywhere
+from benchmarks.corner.modes import AnyInterval
 from benchmarks.servers import mariadb as mariadb_server
 from local.servers import postgres
 from local.servers.postgres import PostgresServer
@@ -117,7 +116,11 @@ def main(
     """
     found: dict[str, dict[str, float]] = {}
     lost = doubled = 0
-    with _servers() as (server, mariadb):
+    with (
+        tempfile.TemporaryDirectory() as home,
+        postgres.server(Path(home), {"wal_level": "logical", "max_wal_size": "8GB"}) as server,
+        mariadb_server.server() as mariadb,
+    ):
         url = server.url("shop")
         with server.connect("shop") as connection:
             connection.execute(_TABLE.format(schema="bench"))
@@ -220,16 +223,6 @@ def _chunks(rows: int) -> Iterator[tuple[int, int]]:
     return ((first, min(first + size - 1, rows)) for first in range(1, rows + 1, size))
 
 
-@contextmanager
-def _servers() -> Iterator[tuple[PostgresServer, Any]]:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        postgres.server(Path(folder), {"wal_level": "logical", "max_wal_size": "8GB"}) as server,
-        mariadb_server.server() as mariadb,
-    ):
-        yield server, mariadb
-
-
 def _installation(folder: Path, capture: str, schema: str, url: str) -> Path:
     """A shop's declaration, a lake and a ledger under a folder; the table's own week to extract."""
     declared = folder / "shops" / SHOP
@@ -254,14 +247,6 @@ def _set_interval(folder: Path, interval: Interval) -> None:
     (folder / "interval").write_text("\n".join(ends), encoding="utf-8")
 
 
-class _AnyInterval(Run):
-    """A run whose interval need not lie on the shop's grid."""
-
-    @cached_property
-    def steps(self) -> tuple[Interval, ...]:
-        return (self.interval,)
-
-
 def run_of(folder: Path) -> Run:
     """The run to time, from what `_installation` and `_until_now` wrote."""
     settings = Settings(
@@ -272,7 +257,7 @@ def run_of(folder: Path) -> Run:
         shops=folder / "shops",
     )
     start, end = map(datetime.fromisoformat, (folder / "interval").read_text("utf-8").split())
-    return _AnyInterval(settings, load_shop(SHOP, settings.shops), Interval(start, end))
+    return AnyInterval(settings, load_shop(SHOP, settings.shops), Interval(start, end))
 
 
 def _held(run: Run, rows: int) -> tuple[int, int]:

@@ -102,11 +102,7 @@ def bm25_items(orders: Orders, shoppers: npt.NDArray[Any]) -> Lists:
 
 
 RIVALS: Final[dict[str, Callable[[Orders, npt.NDArray[Any]], Lists]]] = {
-    "most_popular": most_popular,
-    "last_purchased": last_purchased,
-    "own_frequency": own_frequency,
-    "als": als,
-    "bm25_items": bm25_items,
+    each.__name__: each for each in (most_popular, last_purchased, own_frequency, als, bm25_items)
 }
 
 

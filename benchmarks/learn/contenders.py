@@ -292,7 +292,7 @@ def _record(
 
 def _state(stored: dict[str, Any], text: Path) -> State:
     history = History(
-        tuple(Health.of(each) for each in stored["healths"]),
+        tuple(Health(**each) for each in stored["healths"]),
         tuple(TrainingCost(**each) for each in stored["spent"]),
         stored["since_compaction"],
     )
