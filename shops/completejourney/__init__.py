@@ -1,7 +1,7 @@
 """The bundled shop: builds a grocer's database and replays the year 2017 in it."""
 
 from shops.completejourney.life import OPENING, Life
-from shops.completejourney.load import is_loaded, load
+from shops.completejourney.load import load
 from shops.completejourney.package import PackageDamaged
 
-__all__ = ["OPENING", "Life", "PackageDamaged", "is_loaded", "load"]
+__all__ = ["OPENING", "Life", "PackageDamaged", "load"]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import datetime
 from importlib.resources import files
 
@@ -16,10 +13,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from sqlalchemy import make_url
 
 from pipelines.shared.errors import PermanentError, SourceUnavailable
-from shops.completejourney.history import RULES, History
+from shops.completejourney.history import History
 from shops.completejourney.life import OPENING, Life
-from shops.completejourney.package import data_files, recorded_hashes
-from shops.completejourney.replay import STEPS, copy_in, play, play_opening, set_clock, stage
+from shops.completejourney.package import data_files
+from shops.completejourney.replay import copy_in, play, play_opening, set_clock, stage
 
 SHOP_TABLES = ("households", "products", "orders", "order_lines", "promotions", "coupons")
 _TABLES_SQL = files(__package__).joinpath("tables.sql").read_text(encoding="utf-8")
@@ -81,23 +78,9 @@ def load(
                 )
 
             play(connection, history, life, show)
-        _finish(connection, _fingerprint(share, until, life), until)
+        _finish(connection, until)
         progress.update(task, completed=(until - OPENING).total_seconds())
         return _row_counts(connection)
-
-
-def is_loaded(url: str, share: float, until: datetime, life: Life | None = None) -> bool:
-    """Whether the database holds exactly this shop, loaded to the end.
-
-    Raises:
-        SourceUnavailable: the database cannot be reached.
-        PackageDamaged: the package that brings the data is not installed.
-    """
-    with _connected(url) as connection:
-        if connection.execute("SELECT to_regclass('replay.loaded')").fetchone() == (None,):
-            return False
-        rows = connection.execute("SELECT fingerprint FROM replay.loaded").fetchall()
-    return [_fingerprint(share, until, life or Life())] == [each for (each,) in rows]
 
 
 def _require_range(share: float, until: datetime) -> None:
@@ -142,14 +125,12 @@ def _progress(console: Console | None) -> Progress:
     return Progress(*columns, console=console or Console(stderr=True))
 
 
-def _finish(connection: psycopg.Connection, fingerprint: str, until: datetime) -> None:
+def _finish(connection: psycopg.Connection, until: datetime) -> None:
     """Remove the staging tables, leave the marker and stop the clock, all or nothing."""
     with connection.transaction():
         connection.execute("DROP SCHEMA replay CASCADE")
         connection.execute("CREATE SCHEMA replay")
-        connection.execute(
-            "CREATE TABLE replay.loaded AS SELECT %s::text AS fingerprint", [fingerprint]
-        )
+        connection.execute("CREATE TABLE replay.loaded ()")
         set_clock(connection, until)
     for table in SHOP_TABLES:
         connection.execute(f"VACUUM ANALYZE public.{table}")
@@ -161,15 +142,3 @@ def _row_counts(connection: psycopg.Connection) -> dict[str, int]:
         row = connection.execute(f"SELECT count(*) FROM public.{table}").fetchone()
         counts[table] = int(row[0]) if row else 0
     return counts
-
-
-def _fingerprint(share: float, until: datetime, life: Life) -> str:
-    """A hash of everything that determines the shop's rows."""
-    inputs = {
-        "share": float(share),
-        "until": until.timestamp(),
-        "life": asdict(life),
-        "rules": [RULES, _TABLES_SQL, *(step.statement for step in STEPS)],
-        "data": recorded_hashes(),
-    }
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

@@ -33,15 +33,6 @@ def data_files() -> dict[str, Path]:
     return {name: _sound(name, recorded) for name, recorded in _recorded().items()}
 
 
-def recorded_hashes() -> dict[str, str]:
-    """The content hash that the wheel's record gives for each file of `FILES`.
-
-    Raises:
-        PackageDamaged: the package or one of its files is missing from the record.
-    """
-    return {name: _expected(recorded) or "" for name, recorded in _recorded().items()}
-
-
 def _recorded() -> dict[str, PackagePath]:
     listed = {
         entry.stem: entry

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from local.servers import postgres
 from pipelines.shared.errors import PermanentError, SourceUnavailable
-from shops.completejourney import OPENING, is_loaded, load
+from shops.completejourney import OPENING, load
 from shops.completejourney.load import SHOP_TABLES
 
 pytestmark = pytest.mark.services
@@ -203,13 +203,9 @@ def test_the_clock_stands_at_the_end_of_the_replay(
         ]
 
 
-def test_is_loaded_knows_this_shop_and_no_other(
-    shop: psycopg.Connection, server: postgres.PostgresServer
-) -> None:
-    url = server.url("shop")
-    assert is_loaded(url, SHARE, UNTIL)
-    assert not is_loaded(url, SHARE / 2, UNTIL)
-    assert not is_loaded(url, SHARE, datetime(2017, 2, 6, tzinfo=UTC))
+def is_whole(server: postgres.PostgresServer, database: str) -> bool:
+    with server.connect(database) as connection:
+        return rows_of(connection, "SELECT to_regclass('replay.loaded')") != [(None,)]
 
 
 def test_a_load_that_dies_is_no_shop_and_the_next_one_heals_it(
@@ -220,14 +216,14 @@ def test_a_load_that_dies_is_no_shop_and_the_next_one_heals_it(
     def die(at: datetime) -> None:
         raise KeyboardInterrupt
 
-    assert not is_loaded(url, SHARE, until)
+    assert not is_whole(server, "airflow")
     load(url, share=SHARE, until=until, console=QUIET)
-    assert is_loaded(url, SHARE, until)
+    assert is_whole(server, "airflow")
     with pytest.raises(KeyboardInterrupt):
         load(url, share=SHARE, until=until, install_capture=die, console=QUIET)
-    assert not is_loaded(url, SHARE, until)
+    assert not is_whole(server, "airflow")
     load(url, share=SHARE, until=until, console=QUIET)
-    assert is_loaded(url, SHARE, until)
+    assert is_whole(server, "airflow")
 
 
 def test_two_loads_at_once_are_refused(server: postgres.PostgresServer) -> None:
@@ -242,5 +238,5 @@ def test_two_loads_at_once_are_refused(server: postgres.PostgresServer) -> None:
 
 def test_an_absent_server_is_named_without_its_password(tmp_path: Path) -> None:
     with pytest.raises(SourceUnavailable, match="cannot be reached") as caught:
-        is_loaded("postgresql+psycopg://shop:geheim@127.0.0.1:1/shop", SHARE, UNTIL)
+        load("postgresql+psycopg://shop:geheim@127.0.0.1:1/shop", share=SHARE, until=UNTIL)
     assert "geheim" not in str(caught.value)
