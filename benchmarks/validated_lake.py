@@ -5,7 +5,7 @@ Benchmarks and tests of later stages begin here: extraction and validation are s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -107,14 +107,6 @@ def of_step(log: Tables, number: int, since: int | None = None) -> dict[str, pa.
         )
         for name, rows in log.items()
     }
-
-
-def log_of(shop: Shop, table: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """Changes from plain values; columns left out are null, operations are inserts."""
-    schema = change_schema(shop, table)
-    defaults = {columns.OP: columns.INSERT, columns.TRANSACTION: "t"}
-    filled = [{**dict.fromkeys(schema.names), **defaults, **row} for row in rows]
-    return pa.Table.from_pylist(filled, schema=schema)
 
 
 def real_log(weeks: int, share: float) -> dict[str, pa.Table]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from benchmarks.corner.modes import GOODS, SALES, AnyInterval, CaptureMode, decl
 from benchmarks.servers import mariadb, postgres
 from pipelines import extract
 from pipelines.extract.modes import mode
-from pipelines.extract.source import ChangeSource, Position
+from pipelines.extract.source import ChangeSource
 from pipelines.shared.columns import DELETE, INSERT, OP, POSITION
 from pipelines.shared.declaration import Shop
 from pipelines.shared.hashing import content_hash
@@ -138,23 +137,6 @@ class Corner:
         goods = self.tables[GOODS]
         connection.execute(goods.delete().where(goods.c.sku == sku))
 
-    def take(
-        self,
-        before: datetime | None = None,
-        after: Position | None = None,
-        upto: Position | None = None,
-        table: str = GOODS,
-    ) -> tuple[pa.Table, Position]:
-        """The changes before a time, by default all there are, and the position after them."""
-        with self.source.changes(table, before or self.cut(), after, upto) as taken:
-            rows = pa.Table.from_batches(list(taken.batches), taken.schema)
-        return rows, json.loads(json.dumps(taken.position))
-
-    def checked(self, after: Position) -> tuple[pa.Table, Position]:
-        """The changes as the stage takes them, which looks at the table first."""
-        self.source.check(GOODS)
-        return self.take(None, after)
-
     def present(self, table: str = GOODS) -> pa.Table:
         """What the source's table holds, by key, in the types that are stored."""
         with self.engine.connect() as connection:
@@ -166,13 +148,6 @@ class Corner:
         schema = pa.schema(list(declared.stored_columns().items()))
         ordered = sorted(rows, key=lambda row: [row[name] for name in declared.key])
         return pa.table({name: [row[name] for row in ordered] for name in schema.names}, schema)
-
-    def folded(self, pieces: Iterable[pa.Table], table: str = GOODS) -> pa.Table:
-        """What changes lead to, interval by interval, each applied in the order of its places."""
-        fold = Fold(self, table)
-        for piece in pieces:
-            fold.add(piece)
-        return fold.state()
 
 
 class Fold:
@@ -203,14 +178,6 @@ def same(left: pa.Table, right: pa.Table) -> None:
     if content_hash(left) != content_hash(right):
         ours, theirs = ({repr(row)[:300] for row in each.to_pylist()} for each in (left, right))
         raise AssertionError(f"only left {ours - theirs}, only right {theirs - ours}")
-
-
-def skus(changes: pa.Table) -> list[Any]:
-    return changes["sku"].to_pylist()
-
-
-def news(changes: pa.Table) -> list[tuple[Any, Any]]:
-    return list(zip(changes[OP].to_pylist(), skus(changes), strict=True))
 
 
 def _tables() -> dict[str, sa.Table]:

@@ -20,13 +20,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.corner.modes import GOODS, MODES, SALES, CaptureMode
-from benchmarks.corner.shop import Corner, Fold, news, opened, same, skus
+from benchmarks.corner.shop import Corner, Fold, opened, same
 from benchmarks.corner.writers import Busy
 from pipelines import extract
 from pipelines.extract.source import Position, change_schema
 from pipelines.extract.stage import extract as extract_from
 from pipelines.shared.columns import COMMITTED_AT, OP, POSITION, TRANSACTION
 from pipelines.shared.intervals import Interval
+from tests.contracts.taken import checked, folded, news, skus, take
 
 SKEW = timedelta(minutes=2)
 """Less than the lag within which a cursor looks back."""
@@ -53,7 +54,7 @@ def needs(corner: Corner, promise: str) -> None:
 
 
 def test_every_change_has_its_operation_time_and_place(corner: Corner) -> None:
-    _, start = corner.take()
+    _, start = take(corner)
     begin = corner.cut()
     corner.add("a", "b")
     between = corner.cut()
@@ -61,7 +62,7 @@ def test_every_change_has_its_operation_time_and_place(corner: Corner) -> None:
         corner.put(connection, "a", amount=Decimal("2.50"))
         corner.erase(connection, "b")
     end = corner.cut()
-    changes, position = corner.take(end, start)
+    changes, position = take(corner, end, start)
     assert changes.schema == change_schema(corner.shop.tables[GOODS])
     expected = [("insert", "a"), ("insert", "b"), ("update", "a"), ("delete", "b")]
     assert news(changes) == (expected if corner.mode.versions else [("insert", "a")])
@@ -78,49 +79,49 @@ def test_every_change_has_its_operation_time_and_place(corner: Corner) -> None:
     places = changes[POSITION].to_pylist()
     assert places == sorted(set(places))
     corner.add("c")
-    assert corner.take(None, position)[0][POSITION][0].as_py() > places[-1]
+    assert take(corner, None, position)[0][POSITION][0].as_py() > places[-1]
 
 
 def test_changes_wait_for_their_interval_and_come_once(corner: Corner) -> None:
-    _, position = corner.take()
+    _, position = take(corner)
     ends = []
     for sku in ("now", "next", "last"):
         corner.add(sku)
         ends.append(corner.cut())
     for end, sku in zip(ends, ("now", "next", "last"), strict=True):
-        taken, position = corner.take(end, position)
+        taken, position = take(corner, end, position)
         assert news(taken) == [("insert", sku)]
-    assert corner.take(None, position)[0].num_rows == 0
+    assert take(corner, None, position)[0].num_rows == 0
 
 
 def test_an_interval_left_out_is_taken_by_the_next(corner: Corner) -> None:
-    _, position = corner.take()
+    _, position = take(corner)
     corner.add("a")
     corner.cut()
     corner.add("b")
-    assert skus(corner.take(None, position)[0]) == ["a", "b"]
+    assert skus(take(corner, None, position)[0]) == ["a", "b"]
 
 
 def test_a_long_transaction_is_taken_whole_after_its_commit(corner: Corner) -> None:
     """It began, and wrote, before the interval's end, and committed after the extraction."""
     corner.add("first")
-    _, position = corner.take()
+    _, position = take(corner)
     with corner.transaction() as slow:
         corner.put(slow, "slow 1")
         if corner.mode.parallel:
             corner.add("quick")
-        taken, position = corner.take(None, position)
+        taken, position = take(corner, None, position)
         assert skus(taken) == (["quick"] if corner.mode.parallel else [])
         corner.put(slow, "slow 2")
-    taken, position = corner.take(None, position)
+    taken, position = take(corner, None, position)
     assert skus(taken) == ["slow 1", "slow 2"]
     if corner.mode.named:
         assert len(set(taken[TRANSACTION].to_pylist())) == 1
-    assert corner.take(None, position)[0].num_rows == 0
+    assert take(corner, None, position)[0].num_rows == 0
 
 
 def test_what_was_rolled_back_never_was(corner: Corner) -> None:
-    _, position = corner.take()
+    _, position = take(corner)
     with corner.transaction() as connection:
         corner.put(connection, "never")
         connection.rollback()
@@ -129,68 +130,68 @@ def test_what_was_rolled_back_never_was(corner: Corner) -> None:
         with connection.begin_nested() as inner:
             corner.put(connection, "nor this")
             inner.rollback()
-    assert news(corner.take(None, position)[0]) == [("insert", "kept")]
+    assert news(take(corner, None, position)[0]) == [("insert", "kept")]
 
 
 def test_an_update_of_the_key_is_a_delete_and_an_insert(corner: Corner) -> None:
     corner.add("a", "b", stock=1)
-    first, position = corner.take()
+    first, position = take(corner)
     goods = corner.tables[GOODS]
     renamed = goods.update().where(goods.c.sku == "a")
     corner.write(renamed.values(sku="a!", stock=2, touched=corner.now()))
-    changes, _ = corner.take(None, position)
+    changes, _ = take(corner, None, position)
     assert sorted(news(changes)) == [("delete", "a"), ("insert", "a!")]
     if corner.mode.versions:
         assert news(changes) == [("delete", "a"), ("insert", "a!")]
         assert changes["stock"].to_pylist() == [1, 2]
-    same(corner.folded([first, changes]), corner.present())
+    same(folded(corner, [first, changes]), corner.present())
 
 
 def test_a_truncated_table(corner: Corner) -> None:
     corner.add("a", "b")
-    first, position = corner.take()
-    _, other = corner.take(table=SALES)
+    first, position = take(corner)
+    _, other = take(corner, table=SALES)
     before = corner.cut()
     verb = "DELETE FROM" if corner.engine.dialect.name == "sqlite" else "TRUNCATE"
     corner.write(sa.text(f"{verb} {GOODS}"))
     # A cursor sees rows vanish only when it compares keys: whatever the interval.
     vanished = 0 if corner.mode.versions else 2
-    assert corner.take(before, position)[0].num_rows == vanished
+    assert take(corner, before, position)[0].num_rows == vanished
     if corner.mode.truncate is not None:
         with pytest.raises(
             corner.mode.truncate, match=r"goods was (truncated|emptied).*(fresh snapshot|install)"
         ):
-            corner.checked(position)
-        assert corner.take(None, other, table=SALES)[0].num_rows == 0
+            checked(corner, position)
+        assert take(corner, None, other, table=SALES)[0].num_rows == 0
         return
-    changes, _ = corner.take(None, position)
+    changes, _ = take(corner, None, position)
     assert sorted(news(changes)) == [("delete", "a"), ("delete", "b")]
-    same(corner.folded([first, changes]), corner.present())
+    same(folded(corner, [first, changes]), corner.present())
 
 
 def test_bulk_statements_come_row_by_row(corner: Corner) -> None:
     many = 6_000
-    _, position = corner.take()
+    _, position = take(corner)
     goods = corner.tables[GOODS]
     rows = [{"sku": f"{n:06}", "stock": n, "touched": corner.now()} for n in range(many)]
     with corner.transaction() as connection:
         for first in range(0, many, 1000):
             connection.execute(goods.insert().values(rows[first : first + 1000]))
-    inserted, position = corner.take(None, position)
+    inserted, position = take(corner, None, position)
     assert skus(inserted) == [row["sku"] for row in rows]
     corner.write(goods.update().values(stock=goods.c.stock + 1, touched=corner.now()))
     corner.write(goods.delete().where(goods.c.stock > 10))
-    deleted, position = corner.take(None, position)
+    deleted, position = take(corner, None, position)
     assert Counter(deleted[OP].to_pylist()) == Counter(
         update=many if corner.mode.versions else 10, delete=many - 10
     )
-    same(corner.folded([inserted, deleted]), corner.present())
+    same(folded(corner, [inserted, deleted]), corner.present())
 
 
 def test_large_values_arrive_whole_and_in_bounded_batches(corner: Corner) -> None:
     """Also those that an update beside them leaves alone, which PostgreSQL does not log again."""
     goods = corner.tables[GOODS]
-    _, start = corner.take()
+    _, start = take(corner)
     for number in range(24):
         corner.add(f"{number}", note=f"{number} ü" + chr(97 + number % 26) * 1_000_000, stock=0)
     corner.write(
@@ -201,25 +202,25 @@ def test_large_values_arrive_whole_and_in_bounded_batches(corner: Corner) -> Non
             batches = list(taken.batches)
         assert max(batch.nbytes for batch in batches) < BATCH_BYTES
         changes = pa.Table.from_batches(batches, taken.schema)
-        same(corner.folded([changes]), corner.present())
+        same(folded(corner, [changes]), corner.present())
 
 
 def test_an_application_whose_clock_is_wrong_loses_nothing(corner: Corner) -> None:
     """A time that the application wrote decides nothing but where it is the declared cursor."""
     corner.add("right")
-    first, position = corner.take()
+    first, position = take(corner)
     now = corner.now()
     corner.add("slow", touched=now - SKEW)
     corner.add("years behind", touched=now - timedelta(days=900))
     corner.add("ahead", touched=now + SKEW)
-    changes, position = corner.take(None, position)
+    changes, position = take(corner, None, position)
     ahead = [] if corner.mode.capture == "cursor" else ["ahead"]
     assert sorted(skus(changes)) == sorted(["slow", "years behind", *ahead])
     later = max(corner.cut(), now + 2 * SKEW)
     if corner.mode.capture != "wal":  # which refuses an end that its server has not reached
-        last, _ = corner.take(later, position)
+        last, _ = take(corner, later, position)
         assert skus(last) == [each for each in ["ahead"] if each not in ahead]
-        same(corner.folded([first, changes, last]), corner.present())
+        same(folded(corner, [first, changes, last]), corner.present())
 
 
 def test_snapshot_and_stream_meet_while_writers_are_busy(corner: Corner) -> None:
@@ -232,11 +233,11 @@ def test_snapshot_and_stream_meet_while_writers_are_busy(corner: Corner) -> None
             end = corner.cut()
             busy.work_on(10)
             for place, (fold, position) in enumerate(histories):
-                changes, position = corner.take(end, position)
+                changes, position = take(corner, end, position)
                 fold.add(changes)
                 histories[place] = (fold, position)
             if corner.mode.versions or not histories:  # An index of keys follows one history.
-                changes, position = corner.take(end)
+                changes, position = take(corner, end)
                 fold = Fold(corner, GOODS)
                 fold.add(changes)
                 histories.append((fold, position))
@@ -245,7 +246,7 @@ def test_snapshot_and_stream_meet_while_writers_are_busy(corner: Corner) -> None
     present = corner.present()
     assert present.num_rows > 10
     for fold, position in histories:
-        fold.add(corner.take(None, position)[0])
+        fold.add(take(corner, None, position)[0])
         same(fold.state(), present)
 
 
@@ -265,10 +266,10 @@ def test_the_first_extraction_holds_the_rows_of_its_end(corner: Corner) -> None:
         corner.put(connection, "goes", stock=4)
         corner.put(connection, "grows", stock=5)
         corner.erase(connection, "brief")
-    first, position = corner.take(end)
-    same(corner.folded([first]), expected)
-    second, _ = corner.take(None, position)
-    same(corner.folded([first, second]), corner.present())
+    first, position = take(corner, end)
+    same(folded(corner, [first]), expected)
+    second, _ = take(corner, None, position)
+    same(folded(corner, [first, second]), corner.present())
 
 
 def test_the_order_within_a_key_is_kept(corner: Corner) -> None:
@@ -279,9 +280,9 @@ def test_the_order_within_a_key_is_kept(corner: Corner) -> None:
     with Busy(corner) as busy:
         for _ in range(4):
             busy.work_on(20)
-            taken, position = corner.take(corner.cut(), position)
+            taken, position = take(corner, corner.cut(), position)
             pieces.append(taken)
-    pieces.append(corner.take(None, position)[0])
+    pieces.append(take(corner, None, position)[0])
     changes = pa.concat_tables([piece.sort_by(POSITION) for piece in pieces])
     for sku in counters:
         seen = [row["stock"] for row in changes.to_pylist() if row["sku"] == sku]
@@ -295,14 +296,14 @@ def test_the_order_within_a_key_is_kept(corner: Corner) -> None:
 
 def test_a_transaction_lies_in_one_interval_of_every_table(corner: Corner) -> None:
     needs(corner, "whole")
-    positions: dict[str, Any] = {table: corner.take(table=table)[1] for table in (GOODS, SALES)}
+    positions: dict[str, Any] = {table: take(corner, table=table)[1] for table in (GOODS, SALES)}
     with Busy(corner) as busy:
         for _ in range(5):
             busy.work_on(12)
             end = corner.cut()
             seen = {}
             for table in positions:
-                taken, positions[table] = corner.take(end, positions[table], table=table)
+                taken, positions[table] = take(corner, end, positions[table], table=table)
                 seen[table] = set(taken[TRANSACTION].to_pylist())
             assert seen[GOODS] == seen[SALES] != set()
 
@@ -310,29 +311,29 @@ def test_a_transaction_lies_in_one_interval_of_every_table(corner: Corner) -> No
 def test_a_transaction_of_many_rows_lies_in_one_interval(corner: Corner) -> None:
     """Its statements come before the end and after it; its commit after both."""
     needs(corner, "whole")
-    _, position = corner.take()
+    _, position = take(corner)
     with corner.transaction() as connection:
         for number in range(300):
             corner.put(connection, f"{number:03}")
         end = corner.cut()
         for number in range(300, 600):
             corner.put(connection, f"{number:03}")
-    early, position = corner.take(end, position)
-    late, _ = corner.take(None, position)
+    early, position = take(corner, end, position)
+    late, _ = take(corner, None, position)
     assert sorted([early.num_rows, late.num_rows]) == [0, 600]
 
 
 def test_an_extraction_can_be_made_again(corner: Corner) -> None:
     corner.add("a", "b")
-    _, start = corner.take()
+    _, start = take(corner)
     with corner.transaction() as connection:
         corner.put(connection, "c")
         corner.erase(connection, "b")
     end = corner.cut()
-    once, position = corner.take(end, start)
+    once, position = take(corner, end, start)
     assert once.num_rows == 2
     corner.add("too late for it")
-    same(corner.take(end, start, position)[0], once)
+    same(take(corner, end, start, position)[0], once)
 
 
 def test_a_rerun_of_an_interval_is_the_stored_one(corner: Corner) -> None:
@@ -357,9 +358,9 @@ def test_a_rerun_of_an_interval_is_the_stored_one(corner: Corner) -> None:
 
 
 def test_nothing_to_take_is_an_empty_answer(corner: Corner) -> None:
-    taken, position = corner.take()
+    taken, position = take(corner)
     assert taken.num_rows == 0
-    assert corner.take(None, position)[0].num_rows == 0
+    assert take(corner, None, position)[0].num_rows == 0
 
 
 OPERATION = st.tuples(
@@ -382,7 +383,7 @@ def test_the_folded_changes_are_the_table(corner: Corner, blocks: Any) -> None:
     """
     fold, position = Fold(corner, GOODS), None
     whole, begin = Fold(corner, GOODS), corner.cut()
-    changes, begin = corner.take(begin)
+    changes, begin = take(corner, begin)
     for each in (fold, whole):
         each.add(changes)
     position = begin
@@ -393,13 +394,13 @@ def test_the_folded_changes_are_the_table(corner: Corner, blocks: Any) -> None:
             if not kept:
                 connection.rollback()
         if cut:
-            changes, position = corner.take(None, position)
+            changes, position = take(corner, None, position)
             fold.add(changes)
             same(fold.state(), corner.present())
-    fold.add(corner.take(None, position)[0])
+    fold.add(take(corner, None, position)[0])
     same(fold.state(), corner.present())
     if corner.mode.capture != "cursor":  # whose index of keys follows one history
-        whole.add(corner.take(None, begin)[0])
+        whole.add(take(corner, None, begin)[0])
         same(whole.state(), corner.present())
 
 

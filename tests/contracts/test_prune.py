@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from benchmarks.corner.modes import GOODS, MODES, SALES, CaptureMode
-from benchmarks.corner.shop import Corner, Fold, news, opened, same
+from benchmarks.corner.shop import Corner, Fold, opened, same
 from benchmarks.corner.writers import Busy
 from pipelines import extract
 from pipelines.extract.modes import mode
@@ -22,6 +22,7 @@ from pipelines.shared.columns import POSITION
 from pipelines.shared.errors import CaptureMissing, SourceMovedOn
 from pipelines.shared.intervals import Interval
 from pipelines.shared.run import Installation
+from tests.contracts.taken import folded, news, take
 
 
 @pytest.fixture(
@@ -63,7 +64,7 @@ def test_the_last_change_of_each_row_stays(corner: Corner) -> None:
     with corner.transaction() as connection:
         corner.put(connection, "changed", stock=2)
         corner.erase(connection, "gone")
-    taken, position = corner.take()
+    taken, position = take(corner)
     assert taken.num_rows == 5
     assert pruned(corner, goods=position) == {GOODS: 3}
     assert log(corner) == [("insert", "kept"), ("update", "changed")]
@@ -74,12 +75,12 @@ def test_what_was_not_taken_stays(corner: Corner) -> None:
     """Also where a later change of the same row was taken, or a transaction is in flight."""
     corner.add("a", "b")
     overtaken = log(corner)
-    _, position = corner.take()
+    _, position = take(corner)
     with corner.transaction() as slow:
         corner.put(slow, "slow")
         if corner.mode.parallel:
             corner.add("quick")
-        _, position = corner.take(None, position)
+        _, position = take(corner, None, position)
         if corner.mode.parallel:
             pruned(corner, goods=position)
         corner.put(slow, "slow", stock=2)
@@ -87,23 +88,23 @@ def test_what_was_not_taken_stays(corner: Corner) -> None:
         corner.put(connection, "a", stock=3)
         corner.erase(connection, "b")
     before = log(corner)
-    expected, _ = corner.take(None, position)
+    expected, _ = take(corner, None, position)
     assert pruned(corner, goods=position) == {GOODS: 2}
     assert log(corner) == [each for each in before if each not in overtaken]
-    same(corner.take(None, position)[0], expected)
+    same(take(corner, None, position)[0], expected)
 
 
 def test_later_intervals_can_be_extracted_again(corner: Corner) -> None:
     corner.add("a")
-    _, first = corner.take()
+    _, first = take(corner)
     with corner.transaction() as connection:
         corner.put(connection, "a", stock=1)
     end = corner.cut()
-    second, upto = corner.take(end, first)
+    second, upto = take(corner, end, first)
     with corner.transaction() as connection:
         corner.put(connection, "a", stock=2)
     assert pruned(corner, goods=first) == {GOODS: 1}
-    same(corner.take(end, first, upto)[0], second)
+    same(take(corner, end, first, upto)[0], second)
 
 
 def test_capture_that_was_off_catches_up_after_it(corner: Corner) -> None:
@@ -111,7 +112,7 @@ def test_capture_that_was_off_catches_up_after_it(corner: Corner) -> None:
     with corner.transaction() as connection:
         corner.put(connection, "a", stock=2)
         corner.erase(connection, "b")
-    first, position = corner.take()
+    first, position = take(corner)
     pruned(corner, goods=position)
     own = names(corner).trigger("delete")
     beside = f" ON {GOODS}" if corner.mode.server == "postgres" else ""
@@ -121,9 +122,9 @@ def test_capture_that_was_off_catches_up_after_it(corner: Corner) -> None:
     with corner.transaction() as connection:
         corner.erase(connection, "c")
     assert extract.install(corner.url, corner.shop) == [GOODS]
-    missed, _ = corner.take(None, position)
+    missed, _ = take(corner, None, position)
     assert news(missed) == [("delete", "c")]
-    same(corner.folded([first, missed]), corner.present())
+    same(folded(corner, [first, missed]), corner.present())
 
 
 def test_pruning_beside_busy_writers_loses_nothing(corner: Corner) -> None:
@@ -136,11 +137,11 @@ def test_pruning_beside_busy_writers_loses_nothing(corner: Corner) -> None:
             busy.work_on(15)
             end = corner.cut()
             for table, fold in folds.items():
-                changes, positions[table] = corner.take(end, positions[table], table=table)
+                changes, positions[table] = take(corner, end, positions[table], table=table)
                 fold.add(changes)
             deleted += sum(pruned(corner, **positions).values())
     for table, fold in folds.items():
-        fold.add(corner.take(None, positions[table], table=table)[0])
+        fold.add(take(corner, None, positions[table], table=table)[0])
         same(fold.state(), corner.present(table))
     assert deleted > 50
 

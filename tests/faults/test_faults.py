@@ -35,6 +35,7 @@ from pipelines.extract.source import ChangeBatch, ChangeSource, Position
 from pipelines.extract.stage import extract as extract_from
 from pipelines.shared.errors import LakeFull, SourceUnavailable
 from pipelines.shared.intervals import Interval
+from tests.contracts.taken import folded
 from tests.extract.wal.wal_shop import LOGICAL
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
@@ -103,7 +104,7 @@ def made_good(corner: Corner, broken: type[Exception], happens: Callable[[], Any
         assert not run.lake.exists(f"changes/{GOODS}") or not held(run)
         extract.run(run, GOODS)
         pieces.append(run.lake.read(f"changes/{GOODS}", [run.interval]))
-        same(corner.folded(pieces), corner.present())
+        same(folded(corner, pieces), corner.present())
 
 
 def held(run: AnyInterval) -> int:
@@ -222,4 +223,4 @@ def test_a_full_disk(
             assert run.ledger.manifest("extract", GOODS, run.interval) is None
             extract.run(run, GOODS)
             pieces.append(run.lake.read(f"changes/{GOODS}", [run.interval]))
-            same(corner.folded(pieces), corner.present())
+            same(folded(corner, pieces), corner.present())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import count
@@ -10,8 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from benchmarks.validated_lake import FIRST, ValidatedLake, log_of, of_step
+from benchmarks.validated_lake import FIRST, ValidatedLake, change_schema, of_step
 from pipelines.shared import columns
+from pipelines.shared.declaration import Shop
 from pipelines.shared.run import Run
 from tests.extract.postgres_shop import DECLARED
 
@@ -21,6 +23,14 @@ Row = dict[str, Any]
 def at(day: float) -> datetime:
     """Days after the first step's start."""
     return FIRST + timedelta(days=day)
+
+
+def log_of(shop: Shop, table: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Changes from plain values; columns left out are null, operations are inserts."""
+    schema = change_schema(shop, table)
+    defaults = {columns.OP: columns.INSERT, columns.TRANSACTION: "t"}
+    filled = [{**dict.fromkeys(schema.names), **defaults, **row} for row in rows]
+    return pa.Table.from_pylist(filled, schema=schema)
 
 
 class Log:

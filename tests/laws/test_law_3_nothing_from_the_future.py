@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from benchmarks.validated_lake import FIRST, Tables, ValidatedLake, log_of, of_step, real_log
+from benchmarks.validated_lake import FIRST, Tables, ValidatedLake, of_step, real_log
 from pipelines import features
 from pipelines.shared import columns
+from tests.features.small_logs import log_of
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.validated_lake import FIRST, ValidatedLake, log_of, of_step
+from benchmarks.validated_lake import FIRST, ValidatedLake, of_step
 from pipelines.features import assemble, candidates, catalogue, counters, fold
 from pipelines.features.engines import engine
 from pipelines.features.known import read_known
@@ -23,6 +23,7 @@ from pipelines.features.state.storage import Layout
 from pipelines.shared import columns
 from pipelines.shared.models import vocabulary
 from tests.extract.postgres_shop import DECLARED
+from tests.features.small_logs import log_of
 
 pytestmark = pytest.mark.slow
 
