@@ -18,10 +18,5 @@ application.command("features")(features.main)
 application.command("learn")(learn.main)
 
 
-@application.callback()
-def _several() -> None:
-    """Where the project's figures come from."""
-
-
 if __name__ == "__main__":
     application()

@@ -80,7 +80,11 @@ def measure(home: Path, share: float, weeks: int, every: int, ablate: bool) -> d
     found |= cold(runs[runs[0].shop.learning.warm_up_intervals :])
     if ablate:
         say.print(found)
-        found |= ablated(runs[-ABLATED:])
+        last = runs[-ABLATED:]
+        with _opened(last[0]) as database:
+            baskets = [(run, _baskets(database, run)) for run in last]
+        worth = ablation.sources(baskets)
+        found |= {"families": ablation.families(last), "sources": worth}
     return found | {"share": share, "weeks": weeks, "every": every}
 
 
@@ -110,14 +114,6 @@ def cold(runs: list[Run]) -> dict[str, Any]:
         "new_items_share": round(new / held, 4),
         "new_items_recall": round(met / new, 4),
     }
-
-
-def ablated(runs: list[Run]) -> dict[str, Any]:
-    """See `features_ablation`."""
-    with _opened(runs[0]) as database:
-        weeks = [(run, _baskets(database, run)) for run in runs]
-    worth = ablation.sources(weeks)
-    return {"families": ablation.families(runs), "sources": worth}
 
 
 def _replayed(home: Path, share: float) -> list[Run]:

@@ -14,12 +14,10 @@ from pipelines.shared.intervals import utc
 from shops.completejourney.load import load
 from shops.completejourney.package import data_files
 
-app = typer.Typer(no_args_is_help=True, add_completion=False)
-
-
-@app.callback()
-def about() -> None:
-    """The bundled shop: a grocer's year 2017, replayed in a PostgreSQL database."""
+app = typer.Typer(
+    help="The bundled shop: a grocer's year 2017, replayed in a PostgreSQL database.",
+    no_args_is_help=True, add_completion=False,
+)  # fmt: skip
 
 
 @app.command("load")

@@ -48,11 +48,12 @@ def load(
     life = life or Life()
     _require_range(share, until)
     sources = data_files()
-    with (
-        _connected(url) as connection,
-        _progress(console) as progress,
-        _only_loader(connection),
-    ):
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    shown = Progress(*columns, console=console or Console(stderr=True))
+    with _connected(url) as connection, shown as progress:
+        # Held by the session: it is released when the loader dies.
+        if connection.execute(_LOCK).fetchone() != (True,):
+            raise PermanentError("another process is loading this shop; wait until it has finished")
         task = progress.add_task("the shop's history", total=None)
         # From here until the end no interval has ended: nobody extracts a shop that is half there.
         set_clock(connection, OPENING)
@@ -110,19 +111,6 @@ def _connected(url: str) -> Iterator[psycopg.Connection]:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET client_min_messages = warning")
         yield connection
-
-
-@contextmanager
-def _only_loader(connection: psycopg.Connection) -> Iterator[None]:
-    # Held by the session: it is released when the loader dies.
-    if connection.execute(_LOCK).fetchone() != (True,):
-        raise PermanentError("another process is loading this shop; wait until it has finished")
-    yield
-
-
-def _progress(console: Console | None) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console or Console(stderr=True))
 
 
 def _finish(connection: psycopg.Connection, until: datetime) -> None:
