@@ -95,6 +95,25 @@ def columns_to_add(
     return {name: kind for name, kind in {**wanted, **gone}.items() if kind}
 
 
+def unfit_decimal(
+    kind: re.Match[str], column: SourceColumn, whole: Mapping[str, int], written: re.Pattern[str]
+) -> str | None:
+    """Why a column's numbers may not fit `decimal(p,s)`; None where it has no known digits.
+
+    `whole` has the digits of integers; `written` finds the digits in the type of a decimal.
+    """
+    precision, scale = int(kind[1]), int(kind[2])
+    if column.type in whole:
+        needed, digits = 0, whole[column.type]
+    elif match := written.match(column.written):
+        needed, digits = int(match[2]), int(match[1]) - int(match[2])
+    else:
+        return None
+    if needed <= scale and digits <= precision - scale:
+        return ""
+    return f"which holds {digits} digits before and {max(needed, 0)} after the point"
+
+
 def inferred(column: SourceColumn, unfit: Callable[[str, SourceColumn], str]) -> str:
     """The narrowest declared type that takes every value of a column; empty where none does."""
     kinds = [*_NARROW, "string"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -23,6 +23,7 @@ BATCH_BYTES = 16 << 20
 FIRST_BATCH = 16
 """Rows of the first batch, while their size is not known yet."""
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 INSTALL = "run `python -m pipelines capture install`"
 """The way out where changes are not captured."""
 
@@ -44,6 +45,11 @@ class ChangeBatch:
 def rows_to_fetch(rows: int, size: int) -> int:
     """How many rows to fetch after `rows` rows of `size` bytes in all; at most twice as many."""
     return max(1, min(BATCH, 2 * rows, BATCH_BYTES * rows // max(1, size)))
+
+
+def microseconds(moment: datetime) -> int:
+    """A time in microseconds since 1970, UTC."""
+    return (moment - EPOCH) // timedelta(microseconds=1)
 
 
 class ChangeSource(Protocol):

@@ -17,7 +17,6 @@ from pipelines.features.state import storage
 from pipelines.features.state.storage import Layout
 from pipelines.inspect.feature_dictionary import counters_of
 from pipelines.shared.columns import ITEM, SHOPPER
-from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import PermanentError
 from pipelines.shared.intervals import Interval
 from pipelines.shared.run import Installation, Run
@@ -65,7 +64,7 @@ def show(
     """
     shop = installation.shop
     layout = Layout(shop)
-    step = _step_of(shop, at)
+    step = shop.grid.step_of(at)
     run = installation.run(step)
     before = _folded_before(run, step)
     with engine(run.settings) as opened:
@@ -114,11 +113,6 @@ def _explained(
         for counters, values in zip(counted, valued, strict=True)
     ]
     return tuple(sorted(items, key=lambda each: each.rank or 0))
-
-
-def _step_of(shop: Shop, at: datetime) -> Interval:
-    beyond = (at - shop.grid.anchor) % shop.grid.step
-    return Interval(at - beyond, at - beyond + shop.grid.step)
 
 
 def _folded_before(run: Run, step: Interval) -> Interval:

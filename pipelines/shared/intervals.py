@@ -74,6 +74,11 @@ class Grid:
     anchor: datetime
     step: timedelta
 
+    def step_of(self, moment: datetime) -> Interval:
+        """The step that a time lies in."""
+        start = moment - (moment - self.anchor) % self.step
+        return Interval(start, start + self.step)
+
     def steps(self, interval: Interval) -> Iterator[Interval]:
         """Cut an aligned interval into the grid's steps, oldest first.
 

@@ -18,11 +18,10 @@ from pipelines.extract.binlog.extraction import Extraction, Row
 from pipelines.extract.binlog.stream import HEADER, Begin, Place, created, log_end, log_files
 from pipelines.extract.databases.mysql.connection import is_mariadb, translate_errors
 from pipelines.extract.databases.mysql.values import selected
+from pipelines.extract.databases.values import without
 from pipelines.extract.source import BATCH, FIRST_BATCH, rows_to_fetch
 from pipelines.shared.columns import INSERT
-from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import CaptureMissing
-from pipelines.shared.intervals import Interval
 
 
 def snapshot(extraction: Extraction, before: datetime) -> Iterator[pa.RecordBatch]:
@@ -97,10 +96,7 @@ def _without(extraction: Extraction, arrays: list[Any], keys: pa.Table) -> list[
     """The rows less those of some keys, in their order."""
     if not keys.num_rows:
         return arrays
-    table = pa.table(arrays, names=extraction.stored)
-    table = table.append_column("_place", pa.array(range(table.num_rows)))
-    kept = table.join(keys, extraction.declared.key, join_type="left anti")
-    kept = kept.sort_by("_place").drop_columns("_place").combine_chunks()
+    kept = without(pa.table(arrays, names=extraction.stored), keys)
     return [column.combine_chunks() for column in kept.columns]
 
 
@@ -140,11 +136,5 @@ def _file_at(extraction: Extraction, before: datetime) -> Place:
     raise CaptureMissing(
         f"the binlog begins at {begun.isoformat()}, so {extraction.table} cannot be read as it "
         f"was at {before.isoformat()}; the first interval that can be extracted is "
-        f"{_first_interval(extraction.shop, begun)}"
+        f"{extraction.shop.grid.step_of(begun)}"
     )
-
-
-def _first_interval(shop: Shop, begun: datetime) -> Interval:
-    grid = shop.grid
-    end = grid.anchor + ((begun - grid.anchor) // grid.step + 1) * grid.step
-    return Interval(end - grid.step, end)

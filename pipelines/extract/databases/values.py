@@ -42,6 +42,13 @@ def arrays(
     return converted
 
 
+def without(rows: pa.Table, absent: pa.Table) -> pa.Table:
+    """The rows whose key is not among the absent ones, in their order."""
+    numbered = rows.append_column("_place", pa.array(range(rows.num_rows)))
+    kept = numbered.join(absent, absent.column_names, join_type="left anti")
+    return rows.take(kept["_place"].combine_chunks().sort())
+
+
 def misfit(table: str, column: str, error: Exception) -> SchemaDrift:
     """The error that a value does not fit its column's declared type."""
     return SchemaDrift(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -18,7 +18,7 @@ from pipelines.extract.databases.postgres.copy import FIELD, copied
 from pipelines.extract.databases.postgres.types import unfit
 from pipelines.extract.pseudonyms import pseudonymise
 from pipelines.extract.schema import compare
-from pipelines.extract.source import Position, change_schema
+from pipelines.extract.source import Position, change_schema, microseconds
 from pipelines.extract.wal.pgoutput import Chunk, Decoder, Ints, Relation, Rows, Transactions
 from pipelines.extract.wal.slot import FRESH_START, Log, Slot, open_database, publication
 from pipelines.shared.declaration import Shop
@@ -146,7 +146,7 @@ class Extraction:
         if self.upto is not None:
             over = begun.lsn >= int(self.upto["lsn"])
         else:
-            over = (begun.at >= _micros(self.before)) & (begun.lsn >= start)
+            over = (begun.at >= microseconds(self.before)) & (begun.lsn >= start)
         return int(begun.lsn[over.argmax()]) if over.any() else None
 
     def at_end(self) -> int:
@@ -212,11 +212,6 @@ class Extraction:
         newest = int(self._newest_xid)
         xid = xid + (newest & ~0xFFFFFFFF)
         return np.where(xid - newest > 1 << 31, xid - (1 << 32), xid)
-
-
-def _micros(moment: datetime) -> int:
-    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return since.days * 86_400_000_000 + since.seconds * 1_000_000 + since.microseconds
 
 
 def written(place: int) -> str:

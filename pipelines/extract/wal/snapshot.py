@@ -18,6 +18,8 @@ import pyarrow.compute as pc
 from psycopg import sql
 
 from pipelines.extract.databases.postgres.copy import copied, read_csv
+from pipelines.extract.databases.values import without
+from pipelines.extract.source import microseconds
 from pipelines.extract.wal.extraction import Extraction
 from pipelines.extract.wal.pgoutput import Ints, Rows, Transactions
 from pipelines.shared.columns import DELETE, INSERT
@@ -42,12 +44,13 @@ def snapshot(extraction: Extraction) -> Generator[pa.RecordBatch, None, None]:
         extraction.place = max(extraction.place, extraction.end)
         stop, undone, missed = _since(extraction, seen)
         began = datetime.fromisoformat(str(extraction.log.began))
-        stamp = (0, int(began.timestamp()) * 1_000_000 + began.microsecond, xid)
+        stamp = (0, microseconds(began), xid)
         absent = undone.select(key) if undone is not None else None
         query = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT (FORMAT csv, FORCE_QUOTE *)")
         columns = sql.SQL(", ").join(map(sql.Identifier, names))
         for lines in copied(plain, query.format(columns, source), binary=False):
-            rows = _without(read_csv(lines, names), absent)
+            rows = read_csv(lines, names)
+            rows = rows if absent is None else without(rows, absent)
             yield from extraction.batches(_inserts(rows, stamp), full_ids=True)
         if undone is not None:
             rows = undone.filter(undone["_there"]).select(names)
@@ -89,15 +92,6 @@ def _inserts(rows: pa.Table, stamp: tuple[int, int, int]) -> Rows:
     columns = {name: rows[name].combine_chunks() for name in rows.column_names}
     full = (np.full(rows.num_rows, value, np.int64) for value in stamp)
     return Rows(columns, pa.repeat(pa.scalar(INSERT), rows.num_rows), Transactions(*full))
-
-
-def _without(rows: pa.Table, absent: pa.Table | None) -> pa.Table:
-    """Rows whose key is not among the absent."""
-    if absent is None:
-        return rows
-    numbered = rows.append_column("_place", pa.array(range(rows.num_rows)))
-    kept = numbered.join(absent, absent.column_names, join_type="left anti")
-    return rows.take(kept["_place"].combine_chunks().sort())
 
 
 def _first(pieces: list[pa.Table], key: list[str]) -> pa.Table | None:

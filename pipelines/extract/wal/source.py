@@ -26,7 +26,6 @@ from pipelines.extract.wal.slot import FRESH_START, Log, Slot, capture_fault, op
 from pipelines.extract.wal.snapshot import snapshot
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import CaptureMissing, CorruptPartition, SchemaDrift
-from pipelines.shared.intervals import Interval
 
 
 class WalSource(DatabaseSource):
@@ -106,11 +105,9 @@ class WalSource(DatabaseSource):
         began = datetime.fromisoformat(str(log.began))
         if before > began:
             return
-        grid = self._shop.grid
-        first = grid.anchor + (began - grid.anchor) // grid.step * grid.step
         raise CaptureMissing(
             f"changes of {table} are captured since {began.isoformat()}; the first interval they "
-            f"can be given for is {Interval(first, first + grid.step)}"
+            f"can be given for is {self._shop.grid.step_of(began)}"
         )
 
 

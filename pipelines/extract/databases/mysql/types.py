@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pipelines.extract.schema import SourceColumn
+from pipelines.extract.schema import SourceColumn, unfit_decimal
 
 DIGITS = {
     "tinyint": 3, "tinyint unsigned": 3, "smallint": 5, "smallint unsigned": 5,
@@ -36,20 +36,9 @@ _DECIMAL = re.compile(r"^decimal\((\d+), ?(\d+)\)")
 def unfit(kind: str, column: SourceColumn) -> str:
     """Why values of a column may not fit a declared type; empty where they do."""
     if match := _DECIMAL.match(kind):
-        return _unfit_decimal(int(match[1]), int(match[2]), column)
+        wrong = unfit_decimal(match, column, DIGITS, _DECIMAL)
+        return "accepted: decimal and integers" if wrong is None else wrong
     accepted = _ACCEPTED[kind]
     if column.type in accepted or column.written.split(" ")[0] in accepted:
         return ""
     return f"accepted: {', '.join(sorted(accepted))}"
-
-
-def _unfit_decimal(precision: int, scale: int, column: SourceColumn) -> str:
-    if column.type in DIGITS:
-        needed, digits = 0, DIGITS[column.type]
-    elif match := _DECIMAL.match(column.written):
-        needed, digits = int(match[2]), int(match[1]) - int(match[2])
-    else:
-        return "accepted: decimal and integers"
-    if needed <= scale and digits <= precision - scale:
-        return ""
-    return f"which holds {digits} digits before and {needed} after the point"

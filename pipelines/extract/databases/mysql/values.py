@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import date
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -20,10 +20,10 @@ import pyarrow.compute as pc
 
 from pipelines.extract.databases.mysql.types import BYTES, TEXT
 from pipelines.extract.schema import SourceColumn
+from pipelines.extract.source import EPOCH
 from pipelines.shared.declaration import Table
 
 _LENGTH = re.compile(r"^binary\((\d+)\)")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def selected(table: Table, columns: Mapping[str, SourceColumn]) -> str:
@@ -52,7 +52,7 @@ def array(values: Sequence[Any], kind: Any, column: SourceColumn) -> Any:
         # A zero date comes as None from the log and as text from a SELECT.
         moments = pa.array([None if isinstance(each, str) else each for each in values], kind)
         if source == "timestamp":
-            zero = pa.scalar(_EPOCH, kind)
+            zero = pa.scalar(EPOCH, kind)
             moments = pc.if_else(pc.equal(moments, zero), pa.scalar(None, kind), moments)
         return moments
     if pa.types.is_floating(kind) and source == "decimal":

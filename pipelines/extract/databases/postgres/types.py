@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pipelines.extract.schema import SourceColumn
+from pipelines.extract.schema import SourceColumn, unfit_decimal
 
 _ACCEPTED = {
     "int16": {"int2"},
@@ -33,19 +33,10 @@ def unfit(kind: str, column: SourceColumn) -> str:
         textual = column.category not in _NO_TEXT and column.type != "bytea"
         return "" if textual else "which has no plain text form"
     if match := _DECIMAL.match(kind):
-        return _unfit_decimal(int(match[1]), int(match[2]), column)
-    accepted = _ACCEPTED[kind]
-    return "" if column.type in accepted else f"accepted: {', '.join(sorted(accepted))}"
-
-
-def _unfit_decimal(precision: int, scale: int, column: SourceColumn) -> str:
-    if column.type in _WHOLE_DIGITS:
-        needed, digits = 0, _WHOLE_DIGITS[column.type]
-    elif match := _NUMERIC.match(column.written):
-        needed, digits = int(match[2]), int(match[1]) - int(match[2])
-    else:
+        wrong = unfit_decimal(match, column, _WHOLE_DIGITS, _NUMERIC)
+        if wrong is not None:
+            return wrong
         # Without a limit of its own each value is checked when it is read.
         return "" if column.type == "numeric" else "accepted: numeric and integers"
-    if needed <= scale and digits <= precision - scale:
-        return ""
-    return f"which holds {digits} digits before and {max(needed, 0)} after the point"
+    accepted = _ACCEPTED[kind]
+    return "" if column.type in accepted else f"accepted: {', '.join(sorted(accepted))}"

@@ -18,21 +18,17 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from pipelines.extract.source import (
+    EPOCH,
     FIRST_BATCH,
     INSTALL,
     ChangeBatch,
     DatabaseSource,
     Position,
     change_schema,
+    microseconds,
     rows_to_fetch,
 )
-from pipelines.extract.trigger.numbered.sql import (
-    EPOCH,
-    LogTable,
-    housekeeping,
-    microseconds,
-    prefix,
-)
+from pipelines.extract.trigger.numbered.sql import LogTable, housekeeping, prefix
 from pipelines.shared.columns import CHANGE_COLUMNS, COMMITTED_AT, POSITION
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import CaptureMissing, SchemaDrift

@@ -9,9 +9,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
-from pipelines.extract.source import Position
+from pipelines.extract.source import Position, microseconds
 from pipelines.shared.columns import (
     COMMITTED_AT,
     DELETE,
@@ -27,12 +26,6 @@ from pipelines.shared.intervals import utc
 
 MAX_NAME = 64
 """Letters of a MySQL name."""
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def microseconds(moment: datetime) -> int:
-    """A time as the log keeps it: microseconds since 1970, UTC."""
-    return (moment - EPOCH) // timedelta(microseconds=1)
 
 
 def prefix(shop: Shop) -> str:

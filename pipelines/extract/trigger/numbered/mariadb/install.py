@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from datetime import datetime
 
+from pipelines.extract.source import microseconds
 from pipelines.extract.trigger.numbered.mariadb.session import MariadbSession, opened
 from pipelines.extract.trigger.numbered.mariadb.sql import (
     EVENTS,
@@ -13,13 +14,7 @@ from pipelines.extract.trigger.numbered.mariadb.sql import (
     MariadbTable,
 )
 from pipelines.extract.trigger.numbered.source import captured, require_declared, require_order
-from pipelines.extract.trigger.numbered.sql import (
-    LogNames,
-    housekeeping,
-    microseconds,
-    prefix,
-    quoted,
-)
+from pipelines.extract.trigger.numbered.sql import LogNames, housekeeping, prefix, quoted
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import CaptureMissing
 

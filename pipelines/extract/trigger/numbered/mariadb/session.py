@@ -14,7 +14,7 @@ from pipelines.extract.databases.mysql import catalogue
 from pipelines.extract.databases.mysql import connection as server
 from pipelines.extract.databases.mysql.values import array, selected
 from pipelines.extract.databases.values import arrays
-from pipelines.extract.source import INSTALL
+from pipelines.extract.source import INSTALL, microseconds
 from pipelines.extract.trigger.numbered.mariadb.sql import (
     EVENTS,
     GATES,
@@ -22,13 +22,7 @@ from pipelines.extract.trigger.numbered.mariadb.sql import (
     MariadbTable,
 )
 from pipelines.extract.trigger.numbered.source import in_batches, mismatch, missing
-from pipelines.extract.trigger.numbered.sql import (
-    LogNames,
-    LogTable,
-    housekeeping,
-    microseconds,
-    prefix,
-)
+from pipelines.extract.trigger.numbered.sql import LogNames, LogTable, housekeeping, prefix
 from pipelines.shared.columns import TRANSACTION
 from pipelines.shared.declaration import Shop
 

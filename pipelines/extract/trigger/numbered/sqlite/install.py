@@ -5,14 +5,9 @@ from __future__ import annotations
 import uuid
 from datetime import datetime
 
+from pipelines.extract.source import microseconds
 from pipelines.extract.trigger.numbered.source import captured, require_declared, require_order
-from pipelines.extract.trigger.numbered.sql import (
-    LogNames,
-    housekeeping,
-    microseconds,
-    prefix,
-    quoted,
-)
+from pipelines.extract.trigger.numbered.sql import LogNames, housekeeping, prefix, quoted
 from pipelines.extract.trigger.numbered.sqlite.session import SqliteSession, writing
 from pipelines.extract.trigger.numbered.sqlite.sql import HOUSEKEEPING, TRIGGERS, SqliteTable
 from pipelines.shared.columns import CHANGE_COLUMNS

@@ -12,8 +12,9 @@ from pipelines.extract.databases import values
 from pipelines.extract.databases.sqlite import catalogue
 from pipelines.extract.databases.sqlite.connection import connect
 from pipelines.extract.databases.sqlite.values import array
+from pipelines.extract.source import EPOCH
 from pipelines.extract.trigger.numbered.source import in_batches, mismatch, missing
-from pipelines.extract.trigger.numbered.sql import EPOCH, LogTable, housekeeping, prefix
+from pipelines.extract.trigger.numbered.sql import LogTable, housekeeping, prefix
 from pipelines.extract.trigger.numbered.sqlite.sql import NOW, TRIGGERS, SqliteTable
 from pipelines.shared.declaration import Shop
 
