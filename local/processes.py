@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pwd import struct_passwd
 
 import psutil
 
@@ -92,15 +93,6 @@ def free_port(preferred: int | None = None) -> int:
     raise ServiceFailedError(f"no free port on {LOOPBACK}; stop something that listens there")
 
 
-@dataclass(frozen=True)
-class Account:
-    """The system user a service runs as."""
-
-    name: str
-    uid: int
-    gid: int
-
-
 def launch(
     name: str,
     command: Sequence[str],
@@ -108,7 +100,7 @@ def launch(
     environment: Mapping[str, str],
     log: Path,
     port: int | None = None,
-    account: Account | None = None,
+    account: struct_passwd | None = None,
 ) -> Service:
     """Start a command in a session of its own, its output going to the log file."""
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -121,8 +113,8 @@ def launch(
             stderr=subprocess.STDOUT,
             start_new_session=True,
             cwd=log.parent if account is None else "/",
-            user=None if account is None else account.uid,
-            group=None if account is None else account.gid,
+            user=None if account is None else account.pw_uid,
+            group=None if account is None else account.pw_gid,
             extra_groups=None if account is None else [],
         )
     started_s = psutil.Process(process.pid).create_time()

@@ -71,15 +71,11 @@ def start(
     *,
     dags: Path = PROJECT / "dags",
     durability: Mapping[str, str] = postgres.DURABLE,
-    settings: Mapping[str, str] | None = None,
     components: Sequence[str] = AIRFLOW_COMPONENTS,
 ) -> Stack:
     """Start what does not run yet and return when everything answers.
 
-    Args:
-        durability: `postgres.DURABLE` or `postgres.THROWAWAY`.
-        settings: environment variables for Airflow and its tasks, on top of the usual ones.
-        components: which of Airflow's components, if any; each costs some seconds to start.
+    Each of Airflow's components, if there are any, costs some seconds to start.
     """
     with _exclusively(home):
         register = Register(home.services_file)
@@ -91,7 +87,6 @@ def start(
         variables = {
             **environment.freshrank(home, server, mlflow_url),
             **airflow.settings(home, server, airflow_port, dags),
-            **(settings or {}),
         }
         write_private(home.environment_file, environment.as_shell(variables))
         # MLflow creates its tables while Airflow creates its own.
@@ -139,7 +134,6 @@ def stack(
     home: Path,
     *,
     dags: Path = PROJECT / "dags",
-    settings: Mapping[str, str] | None = None,
     components: Sequence[str] = AIRFLOW_COMPONENTS,
 ) -> Iterator[Stack]:
     """Throwaway services under a folder for the length of a with block."""
@@ -149,7 +143,6 @@ def stack(
             place,
             dags=dags,
             durability=postgres.THROWAWAY,
-            settings=settings,
             components=components,
         )
     finally:

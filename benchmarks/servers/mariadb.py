@@ -21,7 +21,6 @@ from sqlalchemy import make_url
 from local.errors import ServiceFailedError
 from local.processes import (
     LOOPBACK,
-    Account,
     Service,
     free_port,
     launch,
@@ -126,7 +125,7 @@ def _initialised(folder: Path, log_settings: tuple[str, ...]) -> MariadbServer:
         f"GRANT ALL ON *.* TO {OWNER}@{LOOPBACK!r} WITH GRANT OPTION;\n"
     )
     if account:
-        os.chown(folder, account.uid, account.gid)
+        os.chown(folder, account.pw_uid, account.pw_gid)
     made = subprocess.run(
         [
             _binary("mariadb-install-db"), "--no-defaults", f"--datadir={folder / 'data'}",
@@ -134,7 +133,7 @@ def _initialised(folder: Path, log_settings: tuple[str, ...]) -> MariadbServer:
         ],
         capture_output=True, text=True, check=False, cwd="/",
         env={**os.environ, "TMPDIR": str(folder)},
-        user=account.uid if account else None, group=account.gid if account else None,
+        user=account.pw_uid if account else None, group=account.pw_gid if account else None,
         extra_groups=[] if account else None,
     )  # fmt: skip
     if made.returncode:
@@ -146,12 +145,9 @@ def _binary(name: str) -> str:
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin") or ""
 
 
-def _account() -> Account | None:
+def _account() -> pwd.struct_passwd | None:
     """MariaDB refuses to run as root; its package brings the account `mysql`."""
-    if os.geteuid() != 0:
-        return None
-    entry = pwd.getpwnam("mysql")
-    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
+    return pwd.getpwnam("mysql") if os.geteuid() == 0 else None
 
 
 @contextmanager

@@ -22,7 +22,6 @@ from psycopg import sql
 from local.errors import LocalError
 from local.processes import (
     LOOPBACK,
-    Account,
     Register,
     Service,
     free_port,
@@ -201,11 +200,13 @@ def _create_databases(server: PostgresServer) -> None:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
 
 
-def _initialise(data: Path, password: str, account: Account | None, programs: Path) -> None:
+def _initialise(
+    data: Path, password: str, account: pwd.struct_passwd | None, programs: Path
+) -> None:
     """Run initdb, unless the directory already holds a finished database."""
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     if account is not None:
-        os.chown(data, account.uid, account.gid)
+        os.chown(data, account.pw_uid, account.pw_gid)
         for needed in (data, programs / "postgres"):
             _let_pass(needed)
     if (data / "postgresql.auto.conf").exists() and (data / "global" / "pg_control").exists():
@@ -214,7 +215,7 @@ def _initialise(data: Path, password: str, account: Account | None, programs: Pa
         password_file.write(password)
         password_file.flush()
         if account is not None:
-            os.chown(password_file.name, account.uid, account.gid)
+            os.chown(password_file.name, account.pw_uid, account.pw_gid)
         outcome = subprocess.run(
             [
                 *(str(programs / "initdb"), "-D", str(data), "-U", OWNER),
@@ -226,8 +227,8 @@ def _initialise(data: Path, password: str, account: Account | None, programs: Pa
             capture_output=True,
             text=True,
             check=False,
-            user=None if account is None else account.uid,
-            group=None if account is None else account.gid,
+            user=None if account is None else account.pw_uid,
+            group=None if account is None else account.pw_gid,
             extra_groups=None if account is None else [],
         )
     if outcome.returncode != 0:
@@ -241,16 +242,15 @@ def _locale(programs: Path) -> list[str]:
     return ["--locale=C.UTF-8"]
 
 
-def _system_account() -> Account | None:
+def _system_account() -> pwd.struct_passwd | None:
     """The account to run as, None for the current one; PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return None
     with _exclusively():
         try:
-            entry = pwd.getpwnam(SYSTEM_ACCOUNT)
+            return pwd.getpwnam(SYSTEM_ACCOUNT)
         except KeyError:
-            entry = _create_account()
-    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
+            return _create_account()
 
 
 @contextmanager
