@@ -25,13 +25,19 @@ class SourceColumn:
     category: str
 
 
-def missing_table(shop: Shop, table: str, known: Iterable[str], name: str = "") -> str:
+def missing_table(
+    shop: Shop,
+    table: str,
+    known: Iterable[str],
+    name: str = "",
+    keys: str = "`tables` or the source's `schema`",
+) -> str:
     """That a declared table is not there; `name` is how the database calls it."""
     near = difflib.get_close_matches(table, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return (
-        f"{name or table} is declared, but the database has no such table; {hint}mend `tables` "
-        f"or the source's `schema` in {_file(shop)}"
+        f"{name or table} is declared, but the database has no such table; {hint}mend {keys} in "
+        f"{_file(shop)}"
     )
 
 

@@ -54,10 +54,6 @@ class Interval:
         """Build an interval from dates, times or ISO texts."""
         return cls(utc(start), utc(end))
 
-    def contains(self, moment: datetime) -> bool:
-        """Whether `moment` lies in `[start, end)`."""
-        return self.start <= moment < self.end
-
     @property
     def key(self) -> str:
         """The interval's address in the lake, e.g. `2017-01-02T00:00:00Z`."""

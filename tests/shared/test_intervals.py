@@ -14,10 +14,11 @@ MONDAY = datetime(2017, 1, 2, tzinfo=UTC)
 GRID = Grid(MONDAY, timedelta(days=7))
 
 
-def test_the_start_is_inside_and_the_end_is_not():
-    interval = Interval.of("2017-01-02", "2017-01-09")
-    assert interval.contains(interval.start)
-    assert not interval.contains(interval.end)
+def test_a_time_lies_in_one_step_whose_start_is_inside_and_whose_end_is_not():
+    week = Interval.of("2017-01-09", "2017-01-16")
+    assert GRID.step_of(week.start) == GRID.step_of(week.end - timedelta(microseconds=1)) == week
+    assert GRID.step_of(week.end).start == week.end
+    assert GRID.step_of(MONDAY - timedelta(days=1)).end == MONDAY
 
 
 def test_an_end_before_its_start_is_refused():

@@ -35,10 +35,9 @@ MEMORY = "128MB"
 """What the comparison of keys holds before it spills to disk, however many keys there are."""
 
 
-def quoted(names: Sequence[str], alias: str = "") -> str:
+def quoted(names: Sequence[str]) -> str:
     """Names as a list in SQL."""
-    prefix = f"{alias}." if alias else ""
-    return ", ".join(f'{prefix}"{name}"' for name in names)
+    return ", ".join(f'"{name}"' for name in names)
 
 
 def versions(engine: Any, rows: pa.RecordBatch) -> Any:
@@ -63,9 +62,7 @@ def versions(engine: Any, rows: pa.RecordBatch) -> Any:
 class KeyIndex:
     """The keys of one table that were extracted before.
 
-    Args:
-        key: the table's key columns with the types stored.
-        files: the files that the position names, oldest first.
+    `key` has the types stored; `files` are those that the position names, oldest first.
     """
 
     def __init__(

@@ -48,7 +48,6 @@ class Transactions(NamedTuple):
 class Relation:
     """A table as the stream describes it: its columns and the types' numbers."""
 
-    schema: str
     name: str
     columns: dict[str, tuple[int, int]]
     """Column → type oid and modifier, in the order of the values."""
@@ -268,7 +267,7 @@ def _relation(buffer: Any, at: int, oid: int) -> Relation | None:
     if int.from_bytes(buffer[at + 1 : at + 5].tobytes(), "big") != oid:
         return None
     text = buffer[at + 5 : at + 5 + 2 * 64 + 4 + 1664 * 73].tobytes()
-    schema, name, text = text.split(b"\0", 2)
+    _, name, text = text.split(b"\0", 2)
     count, text = int.from_bytes(text[1:3], "big"), text[3:]
     columns = {}
     for _ in range(count):
@@ -276,7 +275,7 @@ def _relation(buffer: Any, at: int, oid: int) -> Relation | None:
         kind, modifier = (int.from_bytes(text[n : n + 4], "big", signed=bool(n)) for n in (0, 4))
         columns[column.decode()] = (kind, modifier)
         text = text[8:]
-    return Relation(schema.decode(), name.decode(), columns)
+    return Relation(name.decode(), columns)
 
 
 def _truncated(buffer: Any, at: int) -> Ints:

@@ -17,15 +17,17 @@ _FIRST, _LAST = datetime(1, 1, 1, tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 def selected(dialect: str, column: Any, kind: pa.DataType) -> Any:
     """How a column is asked for, so that its declared type is met exactly."""
+    mysql = dialect in ("mysql", "mariadb")
     if pa.types.is_string(kind):
-        return column if _plain_text(column.type) else sa.cast(column, _text_type(dialect))
+        text = isinstance(column.type, sa.String)
+        plain = text and not isinstance(column.type, (sa.Enum, sa.CHAR))
+        return column if plain else sa.cast(column, sa.CHAR() if mysql else sa.Text())
     if dialect == "postgresql":
         return _from_postgres(column, kind)
     if dialect == "sqlite" and pa.types.is_decimal(kind):
         return sa.cast(column, sa.Text())
     if pa.types.is_floating(kind):
         # MySQL writes a FLOAT with six digits; as a DOUBLE it is written whole.
-        mysql = dialect in ("mysql", "mariadb")
         whole = column * sa.literal_column("1e0") if mysql else column
         return sa.type_coerce(whole, sa.Float())
     if pa.types.is_boolean(kind):
@@ -79,11 +81,3 @@ def _within(column: Any, first: Any, last: Any) -> Any:
     return sa.case(
         (column < first, sa.literal(first)), (column > last, sa.literal(last)), else_=column
     )
-
-
-def _plain_text(kind: Any) -> bool:
-    return isinstance(kind, sa.String) and not isinstance(kind, (sa.Enum, sa.CHAR))
-
-
-def _text_type(dialect: str) -> Any:
-    return sa.CHAR() if dialect in ("mysql", "mariadb") else sa.Text()

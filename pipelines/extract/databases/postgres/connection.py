@@ -48,11 +48,8 @@ def connect(url: str, capture: str = "trigger", oldest: int = OLDEST) -> Iterato
             "and SELECT on its tables (DELETE, too, for `retention.captured_days`)"
         ) from error
     except psycopg.OperationalError as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise SourceUnavailable(
-            f"the shop's database {where} does not answer ({_first_line(error)}); "
+            f"the shop's database {where} does not answer ({first}); "
             "start it or mend the connection, then run again"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

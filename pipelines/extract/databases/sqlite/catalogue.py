@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import sqlite3
 
 import sqlalchemy as sa
 
 from pipelines.extract.databases.any.types import in_words
 from pipelines.extract.databases.postgres.types import unfit
-from pipelines.extract.schema import SourceColumn, compare
+from pipelines.extract.schema import SourceColumn, compare, missing_table
 from pipelines.shared.declaration import Shop
 
 
@@ -33,9 +32,4 @@ def drift(connection: sqlite3.Connection, shop: Shop, table: str) -> list[str]:
     """Every way in which a table departs from its declaration, with the way out."""
     if columns := columns_of(connection, table):
         return compare(shop, table, columns, unfit)
-    near = difflib.get_close_matches(table, tables(connection), n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return [
-        f"{table} is declared, but the database has no such table; {hint}"
-        f"mend `tables` in shops/{shop.shop}/shop.yaml"
-    ]
+    return [missing_table(shop, table, tables(connection), keys="`tables`")]
