@@ -24,9 +24,8 @@ def run_interval(
 ) -> dict[str, Any]:
     """Take one interval through every stage; returns the decision.
 
-    Args:
-        say: called with a stage's name and a line about what it did.
-        grown: called while a model grows, with the rounds done and the most rounds wanted.
+    `say` gets a stage's name and a line about what it did; `grown`, while a model grows, the rounds
+    done and the most rounds wanted.
 
     Raises:
         SourceUnavailable: a source is away; the other sources' tables are extracted and validated.

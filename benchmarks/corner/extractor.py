@@ -68,9 +68,8 @@ class Extractor:
     ) -> int:
         """Extract both tables into an installation; returns the process id.
 
-        Args:
-            die: the step of the second table's extraction at which it kills itself.
-            release: whether the source may let go of what was extracted.
+        It kills itself at the step `die` of the second table's extraction; only with `release` may
+        the source let go of what was extracted.
         """
         task = {
             "name": str(corner.mode), "url": corner.url, "schema": corner.shop.source.schema_name,

@@ -77,12 +77,9 @@ def _trained(run: Run, read: Examples, names: tuple[str, ...], family: str) -> s
 def sources(weeks: Sequence[tuple[Run, pd.DataFrame]]) -> dict[str, dict[str, float]]:
     """Candidate recall of each source alone, and of all the others together.
 
-    Args:
-        weeks: a run each, and the baskets of its interval: group, shopper, item.
-
-    Returns:
-        `all` and each source → `alone` and `without`: the share of a basket's items among at most
-        `max_candidates`, averaged over baskets, then over weeks.
+    A week is a run and the baskets of its interval: group, shopper, item. `all` and each source →
+    `alone` and `without`: the share of a basket's items among at most `max_candidates`, averaged
+    over baskets, then over weeks.
     """
     declared = weeks[0][0].shop.features.sources
     choices: dict[Choice, tuple[CandidateSource, ...]] = {(WHOLE, "alone"): declared}

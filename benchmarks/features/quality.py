@@ -91,9 +91,8 @@ def measure(home: Path, share: float, weeks: int, every: int, ablate: bool) -> d
 def cold(runs: list[Run]) -> dict[str, Any]:
     """Candidate recall for shoppers of whom nothing is known yet, and of items nobody bought yet.
 
-    Returns:
-        `cold_groups` of shoppers without an order in the window, `cold_recall` of these, and
-        `new_items_share` of all that the baskets held and `new_items_recall`, of items without one.
+    `cold_groups` of shoppers without an order in the window, `cold_recall` of these, and
+    `new_items_share` of all that the baskets held and `new_items_recall`, of items without one.
     """
     recalls, held, new, met = list[float](), 0, 0, 0
     with _opened(runs[0]) as database:

@@ -51,11 +51,8 @@ class Measured:
 def measure(share: float, history: int) -> dict[str, Any]:
     """Fold fifty weeks, then take the next one in several ways.
 
-    No way computes latent factors, which SQL does not know.
-
-    Args:
-        history: how many times the fifty weeks' orders lie before the week in the long lake,
-            for `history_slope`, `peak_slope` and `vs_full_history_long`.
+    No way computes latent factors, which SQL does not know. In the long lake the fifty weeks'
+    orders lie `history` times before the week.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -47,10 +47,7 @@ def paired_gain(
     Sakai, "Evaluating evaluation metrics based on the bootstrap", SIGIR 2006. NaN throughout where
     a gain is not finite or fewer than two shoppers are there to draw.
 
-    Args:
-        gains: g differences, challenger less the one compared with.
-        shoppers: g numbers of the groups' shoppers.
-        confidence: level of the interval, between 0 and 1.
+    The g gains are the challenger's less the other's, each with the number of its group's shopper.
     """
     known, member = np.unique(shoppers, return_inverse=True)
     if len(known) < 2 or not np.isfinite(gains).all():

@@ -52,9 +52,7 @@ def verdict(
 ) -> Verdict:
     """Examine the best challenger: `promote` only if every rule holds; broken rules come first.
 
-    Args:
-        untrained: why there is no challenger; None where there is one.
-        overtaken_by: the end of a later interval that was decided already; None without.
+    `untrained` is why there is none; `overtaken_by` the end of a later interval decided already.
     """
     best = comparison.best
     if overtaken_by is not None:

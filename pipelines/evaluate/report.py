@@ -65,9 +65,8 @@ def figures(
 ) -> dict[str, Any]:
     """The figures that the status table and the pages show.
 
-    Returns:
-        `champion`, `baseline`, `challengers`, `gain`, `memory_gain`, `groups`,
-        `candidate_recall` and `means`. What is not known is None.
+    `champion`, `baseline`, `challengers`, `gain`, `memory_gain`, `groups`, `candidate_recall` and
+    `means`. What is not known is None.
     """
     parent, best, means = comparison.parent, comparison.best, comparison.figures
     holdouts = {holdout.split: holdout for holdout in comparison.holdouts}

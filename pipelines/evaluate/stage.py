@@ -49,7 +49,11 @@ def run(run: Run, tracker: Tracker | None = None) -> Evaluation:
     started = time.perf_counter()
     tracker = tracker or MlflowTracker(run.settings.mlflow_uri)
     tracker.check()
-    trained = _trained(run)
+    trained = challengers.read(run.ledger, run.shop.surface.name, run.interval)
+    if trained is None:
+        raise NotTrained(
+            f"{run.shop.shop}: {run.interval} was never trained; run the stage train for it first"
+        )
     overtaken_by = _overtaken_by(run)
     comparison = _compare(run, trained)
     verdict = gate.verdict(run.shop.gate, comparison, trained.reason, overtaken_by)
@@ -74,15 +78,6 @@ def run(run: Run, tracker: Tracker | None = None) -> Evaluation:
         )
     )
     return evaluation
-
-
-def _trained(run: Run) -> Trained:
-    trained = challengers.read(run.ledger, run.shop.surface.name, run.interval)
-    if trained is None:
-        raise NotTrained(
-            f"{run.shop.shop}: {run.interval} was never trained; run the stage train for it first"
-        )
-    return trained
 
 
 def _overtaken_by(run: Run) -> str | None:

@@ -15,11 +15,10 @@ STAGES = ("extract", "validate", "features", "train", "evaluate", "promote")
 def report_of(installation: Installation) -> dict[str, Any]:
     """A shop's intervals as one JSON-able object, oldest first.
 
-    Returns:
-        `shop`, `champion` (a version, or None); `intervals`: for each decided interval its
-        edges, row counts, groups, champion, challengers, gain, verdict, reasons and seconds;
-        `synced`: for each extracted interval and source its rows and bytes (as Arrow holds them),
-        both also in total until then, and the lag from commit to durable in seconds.
+    `shop`, `champion` (a version, or None); `intervals`: for each decided interval its edges, row
+    counts, groups, champion, challengers, gain, verdict, reasons and seconds; `synced`: for each
+    extracted interval and source its rows and bytes (as Arrow holds them), both also in total until
+    then, and the lag from commit to durable in seconds.
     """
     ledger = installation.ledger
     manifests = [manifest for stage in STAGES for manifest in ledger.manifests(stage)]

@@ -67,10 +67,8 @@ class Study:
 def tune(run: Run, trials: int, intervals: int, folder: Path, progress: Progress) -> Study:
     """Search for settings on the last intervals with groups up to a run's.
 
-    Args:
-        trials: in all; those that an earlier, killed call finished are not done again.
-        intervals: how many are learned and scored; the first model learns the window before.
-        folder: keeps the search's database and the proposal.
+    Trials that an earlier, killed call finished are not done again. The first model learns the
+    window before the intervals. The folder keeps the search's database and the proposal.
 
     Raises:
         TooLittleHistory: there are fewer than `intervals` + 2 with groups.

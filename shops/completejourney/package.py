@@ -63,18 +63,13 @@ def _sound(name: str, recorded: PackagePath) -> Path:
         raise PackageDamaged(
             f"{path} is missing, the bundled shop's {name}; run `make setup` to reinstall it"
         )
-    expected = _expected(recorded)
-    if expected is not None and expected != _sha256(path):
+    stored = recorded.hash
+    if stored is not None and stored.mode == "sha256" and stored.value != _sha256(path):
         raise PackageDamaged(
             f"{path} is corrupt: its content is not what {DISTRIBUTION} was installed with; "
             "run `make setup` to reinstall it"
         )
     return path
-
-
-def _expected(recorded: PackagePath) -> str | None:
-    stored = recorded.hash
-    return stored.value if stored is not None and stored.mode == "sha256" else None
 
 
 def _sha256(path: Path) -> str:

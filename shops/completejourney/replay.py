@@ -22,17 +22,14 @@ _COPY_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Step:
-    """One kind of change.
-
-    Attributes:
-        history: its table in the history and, in the schema `replay`, in the database.
-        columns: the table's columns after `tick`.
-        statement: makes the changes of one tick, given as the only parameter.
-    """
+    """One kind of change."""
 
     history: str
+    """Its table in the history and, in the schema `replay`, in the database."""
     columns: str
+    """The table's columns after `tick`."""
     statement: str
+    """Makes the changes of one tick, given as the only parameter."""
 
 
 def _inserts(history: str, table: str, columns: str) -> Step:

@@ -47,7 +47,10 @@ def save(folder: Path, model: ModelReport, sample: pa.Table, model_id: str) -> P
             artifacts=_files(folder, model),
             signature=ModelSignature(Schema(inputs), Schema([ColSpec("double")])),
             input_example=example(sample, card),
-            pip_requirements=_requirements(),
+            # Named, since MLflow takes ten seconds to infer them.
+            pip_requirements=[
+                f"{name}=={version(name)}" for name in ("mlflow", "lightgbm", "numpy", "pandas")
+            ],
             mlflow_model=Model(model_id=model_id),
         )
     except mlflow.exceptions.MlflowException as error:
@@ -55,11 +58,6 @@ def save(folder: Path, model: ModelReport, sample: pa.Table, model_id: str) -> P
             f"challenger {model.strategy} cannot be packaged for MLflow: {error}"
         ) from error
     return folder / "model"
-
-
-def _requirements() -> list[str]:
-    """What a served model needs, pinned. Named, since MLflow takes ten seconds to infer it."""
-    return [f"{name}=={version(name)}" for name in ("mlflow", "lightgbm", "numpy", "pandas")]
 
 
 def _files(folder: Path, model: ModelReport) -> dict[str, str]:

@@ -11,8 +11,7 @@ from pipelines.shared.mlflow_server import KIND_TAG, require_reachable, translat
 def record_study(uri: str, experiment: str, name: str, trials: Sequence[Mapping[str, Any]]) -> None:
     """Show a search for settings: one run, and a nested run a trial; a second time adds nothing.
 
-    Args:
-        trials: `number`, `settings` and `ndcg_at_10` of each.
+    Each trial has its `number`, `settings` and `ndcg_at_10`.
 
     Raises:
         TrackingUnavailable: the server went away; a second call completes what was begun.
