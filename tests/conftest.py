@@ -12,6 +12,7 @@ from benchmarks.servers.mariadb import MariadbServer
 from local.servers import postgres as local_postgres
 from local.servers.postgres import PostgresServer
 from pipelines.shared.settings import Settings
+from tests import ledgers
 from tests.extract.wal import wal_shop
 
 PROJECT = Path(__file__).parents[1]
@@ -45,6 +46,12 @@ def mariadb() -> Iterator[MariadbServer]:
         pytest.skip("needs the Debian package mariadb-server")
     with mariadb_server.server() as server:
         yield server
+
+
+@pytest.fixture
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of the kind that the test's parameter names."""
+    return ledgers.empty(request.param, request, tmp_path)
 
 
 @pytest.fixture

@@ -53,6 +53,14 @@ class LedgerUnavailable(TransientError):
     """The ledger's database cannot be reached."""
 
 
+class LedgerBusy(TransientError):
+    """A lock of the ledger stayed held by somebody else."""
+
+
+class LedgerReadOnly(PermanentError):
+    """The ledger's database takes no writes."""
+
+
 class LakeFull(TransientError):
     """The lake has no room for further rows."""
 

@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError
 
-from pipelines.shared.errors import LedgerUnavailable, SettingsError
+from pipelines.shared.errors import LedgerBusy
 from pipelines.shared.intervals import Interval, utc
+from pipelines.shared.ledger.database import LOCK_S, Database
 from pipelines.shared.ledger.records import Decision, Manifest, Version, champion_of
 from pipelines.shared.ledger.tables import DECISIONS, LOCKS, MANIFESTS, METADATA, VERSIONS
 
@@ -24,58 +25,65 @@ class Ledger:
         url: SQLAlchemy URL.
         shop: the shop's name.
         surface: the ranking surface's name.
+        lock_s: for how many seconds a lock is waited for.
+
+    Every method raises `LedgerUnavailable`, `LedgerBusy` or `LedgerReadOnly` where the database
+    does not do its part in time.
 
     Raises:
         SettingsError: the URL is no SQLAlchemy URL.
-        LedgerUnavailable: the database cannot be reached.
     """
 
-    def __init__(self, url: str, shop: str, surface: str) -> None:
+    def __init__(self, url: str, shop: str, surface: str, lock_s: float = LOCK_S) -> None:
         self._shop, self._surface = shop, surface
-        try:
-            self._engine = sa.create_engine(url, poolclass=sa.NullPool)
-        except sa.exc.ArgumentError as error:
-            raise SettingsError(
-                "FRESHRANK_LEDGER_URL is no SQLAlchemy URL; write it as "
-                "postgresql+psycopg://user:password@host:port/ledger"
-            ) from error
-        with self._connect() as connection:
-            present = sa.inspect(connection).has_table(LOCKS.name)
-        if not present:
-            self._create()
+        self._database = Database(url, lock_s)
+        self._complete()
 
-    def _create(self) -> None:
-        # Two tasks may be the first at once: the second finds the tables created.
-        for _ in range(2):
-            with contextlib.suppress(IntegrityError, sa.exc.ProgrammingError):
-                METADATA.create_all(self._engine)
+    def _complete(self) -> None:
+        """Create the tables that are missing: all, those of a newer version, or after a kill."""
+        for attempts_left in (2, 1, 0):
+            with self._connect() as connection:
+                present = sa.inspect(connection).get_table_names()
+            if METADATA.tables.keys() <= set(present):
                 return
+            # Several processes may be the first at once: the slower ones look again.
+            with contextlib.ExitStack() as stack:
+                if attempts_left:
+                    stack.enter_context(contextlib.suppress(sa.exc.DBAPIError, LedgerBusy))
+                connection = stack.enter_context(self._connect())
+                METADATA.create_all(connection)
+                for index in MANIFESTS.indexes:
+                    index.create(connection, checkfirst=True)
+
+    def _connect(self) -> contextlib.AbstractContextManager[sa.Connection]:
+        return self._database.transaction()
 
     @contextlib.contextmanager
-    def _connect(self) -> Iterator[sa.Connection]:
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except OperationalError as error:
-            where = self._engine.url.render_as_string(hide_password=True)
-            raise LedgerUnavailable(
-                f"the ledger at {where} does not answer ({error.orig}); start it (`make up`) or "
-                "mend FRESHRANK_LEDGER_URL, then clear the task"
-            ) from error
+    def transaction(self, within: sa.Connection | None = None) -> Iterator[sa.Connection]:
+        """A transaction of the ledger: a given one, or one of its own."""
+        if within is not None:
+            yield within
+            return
+        with self._connect() as connection:
+            yield connection
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[sa.Connection]:
         """Hold a named lock of this shop, in one transaction, until the block ends.
 
         The lock is a row updated in the transaction: it works on every database and is
-        released when the holder dies.
+        released when the holder dies. Errors of the block pass through as they are.
+
+        Raises:
+            LedgerBusy: somebody else held it for longer than `lock_s`.
         """
         full = f"{self._shop}/{name}"
         with contextlib.suppress(IntegrityError), self._connect() as connection:
             if not connection.scalar(sa.select(LOCKS.c.name).where(LOCKS.c.name == full)):
                 connection.execute(LOCKS.insert().values(name=full))
         with self._connect() as connection:
-            connection.execute(LOCKS.update().where(LOCKS.c.name == full).values(name=full))
+            named = LOCKS.update().where(LOCKS.c.name == full)
+            self._database.lock(connection, named.values(name=full))
             yield connection
 
     def record(self, manifest: Manifest, connection: sa.Connection | None = None) -> None:
@@ -89,8 +97,7 @@ class Ledger:
             manifest.content_hash, dict(manifest.counts), dict(manifest.details),
         ):  # fmt: skip
             return
-        with contextlib.ExitStack() as stack:
-            writer = connection or stack.enter_context(self._connect())
+        with self.transaction(connection) as writer:
             writer.execute(
                 MANIFESTS.insert().values(shop=self._shop, **_values(manifest), recorded_at=_now())
             )
@@ -128,13 +135,17 @@ class Ledger:
             key=lambda manifest: (manifest.interval, manifest.subject),
         )  # fmt: skip
 
-    def add_version(self, version: Version) -> None:
-        """Record a registered version; recording it again does nothing."""
+    def add_version(self, version: Version, connection: sa.Connection | None = None) -> None:
+        """Record a registered version; recording it again does nothing.
+
+        Args:
+            connection: write inside this transaction (see `lock`).
+        """
         if any(known.version == version.version for known in self.versions()):
             return
         values = {"shop": self._shop, "surface": self._surface, **_values(version)}
-        with self._connect() as connection:
-            connection.execute(VERSIONS.insert().values(**values))
+        with self.transaction(connection) as writer:
+            writer.execute(VERSIONS.insert().values(**values))
 
     def versions(self) -> list[Version]:
         """Every registered version, oldest first."""
@@ -189,8 +200,7 @@ class Ledger:
     def _read(
         self, query: sa.Select[Any], connection: sa.Connection | None = None
     ) -> Sequence[sa.RowMapping]:
-        with contextlib.ExitStack() as stack:
-            reader = connection or stack.enter_context(self._connect())
+        with self.transaction(connection) as reader:
             return reader.execute(query).mappings().all()
 
 
