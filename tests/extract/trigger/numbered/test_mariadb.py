@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
+import time
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -13,9 +15,10 @@ from benchmarks.servers import mariadb as mariadb_server
 from benchmarks.servers.mariadb import LOOPBACK, MariadbServer
 from pipelines import extract
 from pipelines.extract.modes import mode
+from pipelines.extract.trigger.numbered.mariadb import install
 from pipelines.extract.trigger.numbered.mariadb.session import opened
-from pipelines.extract.trigger.numbered.sql import microseconds
-from pipelines.shared.errors import CaptureMissing
+from pipelines.extract.trigger.numbered.sql import microseconds, prefix
+from pipelines.shared.errors import CaptureMissing, SourceUnavailable
 from pipelines.shared.intervals import utc
 from tests.extract.trigger.trigger_shop import TriggerShop, in_mariadb, only
 
@@ -287,3 +290,33 @@ def test_an_update_that_was_ignored_is_no_change(web: TriggerShop) -> None:
     assert web.ops() == [
         ("insert", "a"), ("insert", "b"), ("update", "a"), ("delete", "a"), ("insert", "c")
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("ends", ["in time", "by a kill"])
+def test_installing_does_not_go_on_without_its_lock(
+    mariadb: MariadbServer, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    """GET_LOCK answers 0 when the time is over, and NULL when its statement is killed."""
+    monkeypatch.setattr(install, "LOCK_TIMEOUT_S", 1 if ends == "in time" else 30)
+    with in_mariadb(mariadb) as shop:
+        other = shop.connect()
+        shop.run(f"SELECT GET_LOCK('{prefix(shop.shop)}', 0)", db=other)
+        killer = threading.Thread(target=kill_who_waits, args=[mariadb], daemon=True)
+        if ends == "by a kill":
+            killer.start()
+        for change in (shop.install, lambda: extract.remove(shop.url, shop.shop)):
+            with pytest.raises(SourceUnavailable, match=r"GET_LOCK|interrupted"):
+                change()
+            if ends == "by a kill":
+                break
+        assert shop.run("SHOW TABLES LIKE 'freshrank%'") == []
+        other.close()
+        assert shop.install()
+
+
+def kill_who_waits(server: MariadbServer) -> None:
+    """Kill the statement that waits for a user's lock, as soon as one does."""
+    waits = "SELECT id FROM information_schema.processlist WHERE state = 'User lock'"
+    while not (waiting := server.execute(waits)):
+        time.sleep(0.05)
+    server.execute(f"KILL QUERY {waiting[0][0]}")

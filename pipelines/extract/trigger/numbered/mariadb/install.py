@@ -16,7 +16,7 @@ from pipelines.extract.trigger.numbered.mariadb.sql import (
 from pipelines.extract.trigger.numbered.source import captured, require_declared, require_order
 from pipelines.extract.trigger.numbered.sql import LogNames, housekeeping, prefix, quoted
 from pipelines.shared.declaration import Shop
-from pipelines.shared.errors import CaptureMissing
+from pipelines.shared.errors import CaptureMissing, SourceUnavailable
 
 LOCK_TIMEOUT_S = 30
 """How long installing waits for a busy table: behind it, the shop's own writers queue."""
@@ -32,6 +32,7 @@ def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
     Raises:
         CaptureMissing: triggers cannot see every change of a table, `at` lies before changes
             already captured, or a right is missing.
+        SourceUnavailable: another session installs or removes capture.
     """
     with opened(url) as session:
         require_declared(session, shop)
@@ -39,7 +40,7 @@ def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
             raise CaptureMissing("; ".join(unfit))
         session.rows(f"USE {quoted(shop.source.schema_name)}")
         session.rows(f"SET lock_wait_timeout = {LOCK_TIMEOUT_S}, sql_mode = 'STRICT_ALL_TABLES'")
-        session.rows(f"DO GET_LOCK('{prefix(shop)}', {LOCK_TIMEOUT_S})")
+        _require_alone(session, shop)
         for name, columns in HOUSEKEEPING.items():
             session.rows(
                 f"CREATE TABLE IF NOT EXISTS {housekeeping(shop, name)} ({columns}) "
@@ -60,11 +61,23 @@ def install(url: str, shop: Shop, at: datetime | None = None) -> list[str]:
     return [log.table for log in due]
 
 
+def _require_alone(session: MariadbSession, shop: Shop) -> None:
+    """Hold the shop's lock until the session ends."""
+    ((given,),) = session.rows("SELECT GET_LOCK(%s, %s)", (prefix(shop), LOCK_TIMEOUT_S))
+    if given != 1:
+        why = "an error" if given is None else f"no lock within {LOCK_TIMEOUT_S} s"
+        raise SourceUnavailable(
+            f"{shop.shop}: GET_LOCK('{prefix(shop)}') gave {why}: another session installs or "
+            "removes capture; run again when it is done, or end that session at the server"
+        )
+
+
 def remove(url: str, shop: Shop) -> None:
     """Remove every trigger and captured change from the shop's database."""
     with opened(url) as session:
         session.rows(f"USE {quoted(shop.source.schema_name)}")
         session.rows(f"SET lock_wait_timeout = {LOCK_TIMEOUT_S}")
+        _require_alone(session, shop)
         for table in captured(session, shop) | set(shop.tables):
             _drop(session, LogNames(shop, table))
         for name in HOUSEKEEPING:
