@@ -20,7 +20,7 @@ from freshrank_airflow import (
     RETRIES,
     OpenInterval,
     PromoteOrReject,
-    current_run,
+    current_turn,
     event_extra,
 )
 
@@ -46,13 +46,15 @@ def ranker_update() -> None:
     def extract(table: str) -> dict[str, Any]:
         from pipelines import extract
 
-        return extract.run(current_run(), table).as_dict()
+        with current_turn() as run:
+            return extract.run(run, table).as_dict()
 
     @task
     def validate(extracted: dict[str, Any]) -> dict[str, Any]:
         from pipelines import validate
 
-        return validate.run(current_run(), extracted["table"]).as_dict()
+        with current_turn() as run:
+            return validate.run(run, extracted["table"]).as_dict()
 
     @task_group
     def ingest(table: str) -> None:
@@ -62,33 +64,38 @@ def ranker_update() -> None:
     def features() -> dict[str, Any]:
         from pipelines import features
 
-        return features.run(current_run()).as_dict()
+        with current_turn() as run:
+            return features.run(run).as_dict()
 
     @task(pool="ranker")
     def train() -> dict[str, Any]:
         from pipelines import train
 
-        return train.run(current_run()).as_dict()
+        with current_turn() as run:
+            return train.run(run).as_dict()
 
     @task(pool="ranker")
     def evaluate() -> dict[str, Any]:
         from pipelines import evaluate
 
-        return evaluate.run(current_run()).as_dict()
+        with current_turn() as run:
+            return evaluate.run(run).as_dict()
 
     @task(pool="ranker", outlets=[RANKING])
     def promote(*, outlet_events: Any) -> dict[str, Any]:
         from pipelines import promote
 
-        outlet_events[RANKING].extra = event_extra(run := current_run())
-        return promote.promote(run).as_dict()
+        with current_turn(last=True) as run:
+            outlet_events[RANKING].extra = event_extra(run)
+            return promote.promote(run).as_dict()
 
     @task(pool="ranker", outlets=[RANKING])
     def reject(*, outlet_events: Any) -> dict[str, Any]:
         from pipelines import promote
 
-        outlet_events[RANKING].extra = event_extra(run := current_run())
-        return promote.reject(run).as_dict()
+        with current_turn(last=True) as run:
+            outlet_events[RANKING].extra = event_extra(run)
+            return promote.reject(run).as_dict()
 
     tables = OpenInterval(task_id="open_interval")
     evaluation = evaluate()

@@ -11,6 +11,7 @@ from pipelines.shared.errors import SourceUnavailable
 from pipelines.shared.intervals import Interval
 from pipelines.shared.run import Installation, Run
 from pipelines.shared.settings import Settings
+from pipelines.shared.turn import held
 
 if TYPE_CHECKING:
     from pipelines.extract import Extracted
@@ -22,15 +23,24 @@ def run_interval(
     say: Callable[[str, str], None],
     grown: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Take one interval through every stage; returns the decision.
+    """Wait for the interval's turn, and take it through every stage; returns the decision.
 
     `say` gets a stage's name and a line about what it did; `grown`, while a model grows, the rounds
     done and the most rounds wanted.
 
     Raises:
+        TurnTaken: another run was at work for too long; nothing was begun.
+        IntervalOverlaps: it overlaps an interval that is decided or running; nothing was begun.
         SourceUnavailable: a source is away; the other sources' tables are extracted and validated.
         FreshrankError: a stage failed; what was durable before stays, a rerun heals.
     """
+    with held(run, lambda line: say("turn", line)) as ready:
+        return _stages(ready, say, grown)
+
+
+def _stages(
+    run: Run, say: Callable[[str, str], None], grown: Callable[[int, int], None] | None
+) -> dict[str, Any]:
     from pipelines import evaluate, extract, features, promote, train, validate
 
     extracted, away = extract_tables(run, list(run.shop.tables), extract.run)
@@ -123,8 +133,13 @@ def tune(run: Run, trials: int, intervals: int, progress: Callable[[int, int], N
 
 
 def runs(settings: Settings, shop: str, interval: Interval, *, as_one: bool) -> list[Run]:
-    """The runs of a stretch of time: one a step of the shop's grid, or all as one."""
+    """The runs of a stretch of time: one a step of the shop's grid, or all as one.
+
+    Raises:
+        IntervalOverlaps: one of them overlaps an interval that is decided and is not the same.
+    """
     whole = Run.of(settings, shop, interval)
-    if as_one:
-        return [whole]
-    return [Run(settings, whole.shop, step) for step in whole.steps]
+    wanted = [whole] if as_one else [Run(settings, whole.shop, step) for step in whole.steps]
+    for each in wanted:
+        whole.ledger.turns.require_apart(each.interval)
+    return wanted

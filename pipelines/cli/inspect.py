@@ -12,12 +12,14 @@ from pipelines.cli.terminal import AsJson, ShopName, installation_of, say, scree
 
 
 def status(shop: ShopName = None, as_json: AsJson = False) -> None:
-    """Show every decided interval, what was synced from each source, and what waits there."""
+    """Show decided intervals, what was synced and waits at each source, and whose turn it is."""
     from pipelines.inspect import freshness, status_tables
     from pipelines.inspect.status import report_of
 
     installation = installation_of(shop)
     report = report_of(installation)
+    turn = installation.ledger.turns.standing()
+    report["turn"] = turn.as_dict() if turn else None
     report["sources"] = [each.as_dict() for each in freshness.sources(installation)]
     if as_json:
         typer.echo(json.dumps(report))
@@ -28,6 +30,7 @@ def status(shop: ShopName = None, as_json: AsJson = False) -> None:
         name = installation.shop.shop
         typer.echo(f"{name}: no interval was decided yet; `make demo` or `python -m pipelines run`")
     screen.print(*status_tables.sources(report["synced"], report["sources"]), sep="\n")
+    typer.echo(f"turn: {turn or 'nobody is at work'}")
 
 
 def rows(

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from pipelines.evaluate import compare, gate, report
 from pipelines.evaluate.compare import Comparison
@@ -20,6 +21,9 @@ from pipelines.shared.ledger import Manifest, Version
 from pipelines.shared.models import challengers
 from pipelines.shared.models.challengers import Trained
 from pipelines.shared.run import Run
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 STAGE = "evaluate"
 _log = logging.getLogger(__name__)
@@ -45,8 +49,10 @@ def run(run: Run, tracker: Tracker | None = None) -> Evaluation:
         CorruptPartition: a file of the lake is damaged.
         NotTrained: training never ran for the interval.
         RegistryMismatch: the registry and the ledger speak of different versions.
+        TurnLost, TurnTaken: it is another run's turn; nothing was registered.
     """
     started = time.perf_counter()
+    run.require_turn()
     tracker = tracker or MlflowTracker(run.settings.mlflow_uri)
     tracker.check()
     trained = challengers.read(run.ledger, run.shop.surface.name, run.interval)
@@ -58,26 +64,34 @@ def run(run: Run, tracker: Tracker | None = None) -> Evaluation:
     comparison = _compare(run, trained)
     verdict = gate.verdict(run.shop.gate, comparison, trained.reason, overtaken_by)
     scores_hash = _store(run, comparison)
-    versions = tracker.record(report.report(run, trained, comparison, verdict))
-    _add_versions(run, trained, versions)
-    evaluation = report.evaluation(trained, comparison, verdict, versions, overtaken_by)
-    groups = evaluation.figures["groups"]
-    run.ledger.record(
-        Manifest(
-            STAGE,
-            run.shop.surface.name,
-            run.interval,
-            counts={
-                "forward_groups": groups["forward_holdout"],
-                "memory_groups": groups["memory_holdout"],
-                "challengers": len(trained.challengers),
-            },
-            content_hash=scores_hash,
-            details=evaluation.as_dict(),
-            seconds=time.perf_counter() - started,
-        )
-    )
+    reported = report.report(run, trained, comparison, verdict)
+    # Nobody takes the turn meanwhile; of two evaluations at once the second finds the versions
+    # of the first.
+    with run.ledger.decision_lock() as connection:
+        run.require_turn(connection)
+        versions = tracker.record(reported)
+        _add_versions(run, trained, versions, connection)
+        evaluation = report.evaluation(trained, comparison, verdict, versions, overtaken_by)
+        manifest = _manifest(run, trained, evaluation, scores_hash)
+        seconds = time.perf_counter() - started
+        run.ledger.record(replace(manifest, seconds=seconds), connection)
     return evaluation
+
+
+def _manifest(run: Run, trained: Trained, evaluation: Evaluation, scores_hash: str) -> Manifest:
+    groups = evaluation.figures["groups"]
+    return Manifest(
+        STAGE,
+        run.shop.surface.name,
+        run.interval,
+        counts={
+            "forward_groups": groups["forward_holdout"],
+            "memory_groups": groups["memory_holdout"],
+            "challengers": len(trained.challengers),
+        },
+        content_hash=scores_hash,
+        details=evaluation.as_dict(),
+    )
 
 
 def _overtaken_by(run: Run) -> str | None:
@@ -123,7 +137,9 @@ def _store(run: Run, comparison: Comparison) -> str:
     return hashlib.sha256(b"").hexdigest()
 
 
-def _add_versions(run: Run, trained: Trained, versions: Mapping[str, int]) -> None:
+def _add_versions(
+    run: Run, trained: Trained, versions: Mapping[str, int], connection: sa.Connection
+) -> None:
     known = {version.version: version for version in run.ledger.versions()}
     for each in trained.challengers:
         number = versions.get(each.strategy)
@@ -141,4 +157,4 @@ def _add_versions(run: Run, trained: Trained, versions: Mapping[str, int]) -> No
             number, run.interval, each.strategy, each.parent, each.trained_through, each.trees,
             each.artifact, each.content_hash,
         )  # fmt: skip
-        run.ledger.add_version(version)
+        run.ledger.add_version(version, connection)

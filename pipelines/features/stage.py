@@ -69,7 +69,9 @@ def run(run: Run) -> Built:
     Raises:
         StepMissing: a step of the run was not validated.
         CorruptPartition: a partition that is read is damaged.
+        TurnLost, TurnTaken: it is another run's turn.
     """
+    run.require_turn()
     layout = Layout(run.shop)
     surface = run.shop.surface.name
     validated = _validated(run)

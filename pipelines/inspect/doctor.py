@@ -48,6 +48,7 @@ def examine(settings: Settings, shop: str) -> Iterator[Finding]:
     yield from _sources(installation)
     try:
         yield Finding("ledger", True, f"{len(installation.ledger.decisions())} decisions")
+        yield _turn(installation)
         yield from _pending(installation)
     except FreshrankError as error:
         yield Finding("ledger", False, str(error))
@@ -106,6 +107,14 @@ def _sources(installation: Installation) -> Iterator[Finding]:
             yield Finding("source", False, f"{name}: {fault}")
         if not faults:
             yield Finding("source", True, f"{name}: tables as declared, changes captured")
+
+
+def _turn(installation: Installation) -> Finding:
+    """Who is at work; a holder that gives no sign of life is in nobody's way."""
+    turn = installation.ledger.turns.standing()
+    if turn is None:
+        return Finding("turn", True, "nobody is at work")
+    return Finding("turn", True, f"{turn}{'' if turn.alive else '; the next run takes it over'}")
 
 
 def _pending(installation: Installation) -> Iterator[Finding]:

@@ -54,6 +54,8 @@ def promote(run: Run, registry: Registry | None = None) -> Decided:
 
     Raises:
         NotEvaluated: the interval has no evaluation.
+        TurnLost, TurnTaken: it is another run's turn; nothing was decided.
+        IntervalOverlaps: the interval overlaps a decided one; nothing was decided.
         TrackingUnavailable: the decision stands, but MLflow does not show it; a rerun heals.
     """
     return _decide(run, _proposal(run), registry)
@@ -97,7 +99,7 @@ def settle(proposal: Decision, decided: list[Decision]) -> Decision:
         The decision that the interval already has; else the proposal, or its rejection.
     """
     for standing in decided:
-        if standing.interval.start == proposal.interval.start:
+        if standing.interval == proposal.interval:
             return standing
     if proposal.outcome != "promote":
         return proposal
@@ -139,7 +141,9 @@ def _decide(run: Run, proposal: Decision, registry: Registry | None) -> Decided:
     started = time.perf_counter()
     surface = run.shop.surface.name
     registry = registry or MlflowRegistry(run.settings.mlflow_uri, run.shop.shop, surface)
-    with run.ledger.lock(f"decide/{surface}") as connection:
+    with run.ledger.decision_lock() as connection:
+        run.require_turn(connection)
+        run.ledger.turns.require_apart(run.interval, connection)
         known = run.ledger.decisions(connection)
         decision = settle(proposal, known)
         if decision not in known:
@@ -163,7 +167,7 @@ def _synchronise(run: Run, registry: Registry) -> int | None:
     Returns:
         The champion.
     """
-    with run.ledger.lock(f"decide/{run.shop.surface.name}") as connection:
+    with run.ledger.decision_lock() as connection:
         champion = champion_of(run.ledger.decisions(connection))
         registry.follow(champion)
     return champion

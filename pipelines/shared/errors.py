@@ -61,6 +61,18 @@ class LedgerReadOnly(PermanentError):
     """The ledger's database takes no writes."""
 
 
+class TurnTaken(TransientError):
+    """Another run has the turn of the shop's surface, or is before this one in the queue for it."""
+
+
+class TurnLost(TransientError):
+    """The turn of this run is over: another took it while this one gave no sign of life."""
+
+
+class IntervalOverlaps(PermanentError):
+    """An interval overlaps one that is decided or running, and is not the same."""
+
+
 class LakeFull(TransientError):
     """The lake has no room for further rows."""
 

@@ -54,6 +54,10 @@ class Interval:
         """Build an interval from dates, times or ISO texts."""
         return cls(utc(start), utc(end))
 
+    def overlaps(self, other: Interval) -> bool:
+        """Whether some moment lies in both."""
+        return self.start < other.end and other.start < self.end
+
     @property
     def key(self) -> str:
         """The interval's address in the lake, e.g. `2017-01-02T00:00:00Z`."""

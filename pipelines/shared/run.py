@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from pipelines.shared.declaration import Shop, load_shop
 from pipelines.shared.intervals import Interval, require_past
 from pipelines.shared.lake import Lake
-from pipelines.shared.ledger import Ledger
+from pipelines.shared.ledger import LOCK_S, Ledger, Turn
 from pipelines.shared.settings import Settings
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,12 @@ class Installation:
         Raises:
             LedgerUnavailable: it does not answer.
         """
-        return Ledger(
-            self.settings.ledger_url.get_secret_value(), self.shop.shop, self.shop.surface.name
-        )
+        return self.open_ledger()
+
+    def open_ledger(self, lock_s: float = LOCK_S) -> Ledger:
+        """The ledger again, for a thread of its own or with another patience with locks."""
+        url = self.settings.ledger_url.get_secret_value()
+        return Ledger(url, self.shop.shop, self.shop.surface.name, lock_s)
 
     def run(self, interval: Interval) -> Run:
         """The run of one interval."""
@@ -59,6 +66,8 @@ class Run(Installation):
     """
 
     interval: Interval
+    turn: Turn | None = None
+    """The turn that the run has; None where a stage is called alone."""
 
     @classmethod
     def of(cls, settings: Settings, shop: str, interval: Interval) -> Run:
@@ -81,3 +90,11 @@ class Run(Installation):
             IntervalError: the interval is misaligned.
         """
         return tuple(self.shop.grid.steps(self.interval))
+
+    def require_turn(self, connection: sa.Connection | None = None) -> None:
+        """Make sure that no other run is at work; see `Turns.require`.
+
+        Raises:
+            TurnLost, TurnTaken: another is.
+        """
+        self.ledger.turns.require(self.turn, connection)

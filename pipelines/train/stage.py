@@ -39,8 +39,10 @@ def run(run: Run, progress: Progress = silent) -> Trained:
         CorruptPartition: the parent's model text or a partition is damaged.
         FeatureMismatch: the lake lacks a feature that the ledger lists.
         UnsoundGroups: a label or a value is not one to learn from.
+        TurnLost, TurnTaken: it is another run's turn.
     """
     started = time.perf_counter()
+    run.require_turn()
     parent = plan.parent(run)
     surface = run.shop.surface.name
     trained = Trained(surface, plan.cut(run), None, parent.version.version if parent else None)

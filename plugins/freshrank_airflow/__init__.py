@@ -6,10 +6,10 @@ from freshrank_airflow.retries import RETRIES
 from freshrank_airflow.runs import (
     RANKING,
     current_installation,
-    current_run,
     event_extra,
     latest_run,
 )
+from freshrank_airflow.turns import current_turn
 
 __all__ = [
     "RANKING",
@@ -17,7 +17,7 @@ __all__ = [
     "OpenInterval",
     "PromoteOrReject",
     "current_installation",
-    "current_run",
+    "current_turn",
     "event_extra",
     "latest_run",
 ]

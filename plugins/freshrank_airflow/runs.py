@@ -47,11 +47,6 @@ def run_of(context: Mapping[str, Any]) -> Run:
     return Run.of(settings, shop or settings.shop, interval_of(context))
 
 
-def current_run() -> Run:
-    """The `Run` of the calling task."""
-    return run_of(get_current_context())
-
-
 def current_installation() -> Installation:
     """The shop of the calling task, without an interval."""
     shop = get_current_context()["params"].get("shop")

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.shared.intervals import Interval
+from pipelines.shared.ledger import Ledger
+
 PROJECT = Path(__file__).parents[2]
 
 
@@ -74,7 +77,9 @@ def test_a_missing_setting_is_named(cli):
 
 
 def test_status_of_nothing_says_what_to_do(cli):
-    assert "make demo" in cli("status").stdout
+    shown = cli("status").stdout
+    assert "make demo" in shown
+    assert "turn: nobody is at work" in shown
     report = json.loads(cli("status", "--json").stdout)
     assert report["shop"] == "completejourney"
     assert (report["champion"], report["intervals"], report["synced"]) == (None, [], [])
@@ -83,10 +88,24 @@ def test_status_of_nothing_says_what_to_do(cli):
     assert "does not answer" in source["fault"]
 
 
+def test_status_and_doctor_say_whose_turn_it_is_and_a_run_whom_it_waits_for(cli, tmp_path):
+    week = Interval.of("2017-01-02", "2017-01-09")
+    turns = Ledger(f"sqlite:///{tmp_path}/ledger.db", "completejourney", "basket").turns
+    turns.take(week, "somebody")
+    expected = f"somebody has the turn for {week} since "
+    assert f"turn: {expected}" in cli("status").stdout
+    turn = json.loads(cli("status", "--json").stdout)["turn"]
+    assert (turn["holder"], turn["start"][:10], turn["alive"]) == ("somebody", "2017-01-02", True)
+    assert expected in cli("doctor").stderr
+    refused = cli("run", "--start", "2017-01-02", "--end", "2017-01-16", "--as-one")
+    assert refused.returncode == 1
+    assert f"overlaps {week}, of somebody, which runs" in refused.stderr
+
+
 def test_doctor_names_every_fault_and_fails(cli):
     outcome = cli("doctor")
     assert outcome.returncode == 1
-    for subject in ("python", "packages", "lake", "source", "ledger", "mlflow"):
+    for subject in ("python", "packages", "lake", "source", "ledger", "turn", "mlflow"):
         assert subject in outcome.stderr
     assert "make up" in outcome.stderr
 

@@ -45,6 +45,20 @@ def test_the_model_chain_shares_one_slot(update):
         assert update.get_task(name).pool == "ranker"
 
 
+def test_every_stage_works_in_the_runs_turn_and_the_last_releases_it():
+    module = ast.parse((PROJECT / "dags" / "ranker_update.py").read_text())
+    bodies = {
+        each.name: ast.unparse(each)
+        for each in ast.walk(module)
+        if isinstance(each, ast.FunctionDef)
+        and any("task(" in f"{ast.unparse(d)}(" for d in each.decorator_list)
+    }
+    assert {"extract", "validate", *CHAIN[:-1], "promote", "reject"} <= set(bodies)
+    for name, body in bodies.items():
+        last = "last=True" if name in ("promote", "reject") else ""
+        assert f"with current_turn({last}) as run" in body
+
+
 def test_the_schedule_gives_whole_weeks(update):
     assert type(update.timetable).__name__ == "CronDataIntervalTimetable"
     assert update.catchup is False

@@ -27,7 +27,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The archive, unpacked somewhere."""
-    root = tmp_path_factory.mktemp("golden")
+    return unpacked(tmp_path_factory.mktemp("golden"))
+
+
+def unpacked(root: Path) -> Path:
+    """The archive's installation, in a folder below `root`."""
     with tarfile.open(ARCHIVE) as tar:
         tar.extractall(root, filter="data")
     (made,) = root.iterdir()

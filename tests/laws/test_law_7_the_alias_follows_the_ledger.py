@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from local.servers.postgres import PostgresServer
 from pipelines.promote.stage import promote, reject, settle
+from pipelines.shared.errors import IntervalOverlaps
 from pipelines.shared.ledger import Decision, Manifest, champion_of
 from pipelines.shared.run import Run
 from pipelines.shared.settings import Settings
+from pipelines.shared.turn import held
 from tests.evaluate.real_groups import SHOP, MemoryRegistry, week
 
 
@@ -132,6 +136,47 @@ def test_a_champion_that_changed_since_the_comparison_ends_the_promotion(make: M
     assert decided.outcome == "reject"
     assert decided.reasons[0].startswith("the champion is version 1 now")
     assert registry.alias == 1
+
+
+asked = st.lists(st.tuples(st.integers(0, 4), st.integers(1, 3)), min_size=1, max_size=8)
+
+
+@settings(max_examples=40, deadline=None)
+@given(asked)
+def test_in_any_order_intervals_are_decided_once_and_never_overlap(
+    arriving: list[tuple[int, int]],
+) -> None:
+    """Whatever is asked for, and asked for again: a rerun changes nothing (law 1)."""
+    with tempfile.TemporaryDirectory() as folder:
+        url, registry = f"sqlite:///{folder}/ledger.db", MemoryRegistry()
+        for number, weeks in arriving:
+            given = Settings(lake=folder, ledger_url=url, mlflow_uri="unused")  # type: ignore[arg-type]
+            run = Run.of(given, SHOP, week(number, weeks))
+            before = run.ledger.decisions()
+            version = len(before) + 1
+            verdict = {"outcome": "promote", "version": version, "reasons": ["a test says so"]}
+            details = {"verdict": verdict, "compared_with": run.ledger.champion(), "evaluation": {}}
+            evaluated = Manifest("evaluate", "basket", run.interval, {}, "", details=details)
+            overlapped = [
+                each.interval
+                for each in before
+                if each.interval != run.interval and each.interval.overlaps(run.interval)
+            ]
+            try:
+                with held(run, lambda line: None, patience_s=0) as ready:
+                    ready.ledger.record(evaluated)
+                    promote(ready, registry)
+            except IntervalOverlaps:
+                assert overlapped
+                assert run.ledger.decisions() == before
+                assert run.ledger.manifest("evaluate", "basket", run.interval) is None
+            else:
+                assert not overlapped
+            decided = run.ledger.decisions()
+            assert all(a.interval.end <= b.interval.start for a, b in itertools.pairwise(decided))
+            if run.interval in [each.interval for each in before]:
+                assert decided == before
+            assert registry.alias == champion_of(decided)
 
 
 def race(make: Maker, registry: MemoryRegistry) -> list[str]:

@@ -1,4 +1,4 @@
-"""The ledger: the append-only record of manifests, model versions and decisions.
+"""The ledger: the append-only record of manifests, model versions, decisions and turns.
 
 The registry's aliases are derived from it.
 """
@@ -6,6 +6,7 @@ The registry's aliases are derived from it.
 from pipelines.shared.ledger.database import LOCK_S
 from pipelines.shared.ledger.ledger import Ledger
 from pipelines.shared.ledger.records import Decision, Manifest, Outcome, Version, champion_of
+from pipelines.shared.ledger.turns import Turn, Turns
 
 __all__ = [
     "LOCK_S",
@@ -13,6 +14,8 @@ __all__ = [
     "Ledger",
     "Manifest",
     "Outcome",
+    "Turn",
+    "Turns",
     "Version",
     "champion_of",
 ]

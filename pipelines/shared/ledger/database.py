@@ -85,6 +85,7 @@ class Database:
             try:
                 yield connection
             except BaseException:
+                _unwatch(connection)  # An interrupted statement has no event of its end.
                 with contextlib.suppress(FreshrankError, sa.exc.SQLAlchemyError):
                     self._watched(connection, begun.rollback)
                 raise

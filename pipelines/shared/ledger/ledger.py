@@ -16,6 +16,7 @@ from pipelines.shared.intervals import Interval, utc
 from pipelines.shared.ledger.database import LOCK_S, Database
 from pipelines.shared.ledger.records import Decision, Manifest, Version, champion_of
 from pipelines.shared.ledger.tables import DECISIONS, LOCKS, MANIFESTS, METADATA, VERSIONS
+from pipelines.shared.ledger.turns import Turns
 
 
 class Ledger:
@@ -55,6 +56,16 @@ class Ledger:
                 for index in MANIFESTS.indexes:
                     index.create(connection, checkfirst=True)
 
+    @property
+    def turns(self) -> Turns:
+        """The turns of the shop's surface."""
+        return Turns(self, self._shop, self._surface)
+
+    @property
+    def dialect(self) -> str:
+        """The kind of the ledger's database: postgresql, mysql, mariadb or sqlite."""
+        return self._database.dialect
+
     def _connect(self) -> contextlib.AbstractContextManager[sa.Connection]:
         return self._database.transaction()
 
@@ -85,6 +96,10 @@ class Ledger:
             named = LOCKS.update().where(LOCKS.c.name == full)
             self._database.lock(connection, named.values(name=full))
             yield connection
+
+    def decision_lock(self) -> contextlib.AbstractContextManager[sa.Connection]:
+        """The lock of the surface under which turns are taken, versions registered, and decided."""
+        return self.lock(f"decide/{self._surface}")
 
     def record(self, manifest: Manifest, connection: sa.Connection | None = None) -> None:
         """Append a manifest, unless it equals the standing one for its subject and interval.

@@ -55,4 +55,19 @@ DECISIONS = sa.Table(
     sa.Column("decided_at", sa.String(32), nullable=False),
     sa.UniqueConstraint("shop", "surface", "interval_start"),
 )
+TURNS = sa.Table(
+    "freshrank_turns",
+    METADATA,
+    sa.Column("id", _Id, primary_key=True, autoincrement=True),
+    sa.Column("shop", sa.String(64), nullable=False),
+    sa.Column("surface", sa.String(64), nullable=False),
+    sa.Column("holder", sa.String(600), nullable=False),
+    sa.Column("interval_start", sa.String(20), nullable=False),
+    sa.Column("interval_end", sa.String(20), nullable=False),
+    sa.Column("asked_at", sa.String(32), nullable=False),
+    sa.Column("taken_at", sa.String(32)),
+    sa.Column("heartbeat_at", sa.String(32), nullable=False),
+    sa.Column("ended_at", sa.String(32)),
+    sa.Column("ended_by", sa.String(600)),
+)
 LOCKS = sa.Table("freshrank_locks", METADATA, sa.Column("name", sa.String(190), primary_key=True))
