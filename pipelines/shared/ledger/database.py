@@ -32,6 +32,11 @@ _READ_ONLY: Final = {"25006", "42501", 1142, 1290, 1792, 1836}
 _BUSY: Final = {"55P03", "40P01", "40001", 1205, 1213}
 _EXISTS: Final = {"42P07", 1050, 1061}
 _WAIT: Final = "freshrank_wait_s"
+_SESSION: Final = (
+    "SET LOCAL lock_timeout = {}; SET LOCAL tcp_keepalives_idle = 60; "
+    "SET LOCAL tcp_keepalives_interval = 10; SET LOCAL tcp_keepalives_count = 6"
+)
+"""The last three: the server ends the session, and frees the locks, of a client that vanished."""
 
 
 class Database:
@@ -83,6 +88,9 @@ class Database:
         with contextlib.closing(self._connection()) as connection:
             begun = connection.begin()
             try:
+                if self.dialect == "postgresql":
+                    # Not at the start of the session, where a pooler would refuse or keep them.
+                    connection.exec_driver_sql(_SESSION.format(int(self._lock_s * 1000)))
                 yield connection
             except BaseException:
                 _unwatch(connection)  # An interrupted statement has no event of its end.
@@ -169,22 +177,17 @@ class Database:
 
 
 def _arguments(address: sa.URL, lock_s: float) -> dict[str, Any]:
-    """What the driver is given besides the URL."""
-    backend = address.get_backend_name()
-    if backend == "sqlite":
-        return {"timeout": lock_s}
-    if backend == "postgresql":
-        # The server ends the session, and frees the locks, of a client that vanished.
-        session = (
-            f"-c lock_timeout={int(lock_s * 1000)} -c tcp_keepalives_idle=60 "
-            "-c tcp_keepalives_interval=10 -c tcp_keepalives_count=6"
-        )
-        given = address.query.get("options", "")
-        return {"connect_timeout": 10, "options": f"{given} {session}".strip()}
-    if backend in ("mysql", "mariadb"):
-        wait = f"SET SESSION innodb_lock_wait_timeout = {max(1, int(lock_s))}"
-        return {"connect_timeout": 10, "init_command": wait}
-    return {}
+    """What the driver is given where the URL does not say it."""
+    wait = f"SET SESSION innodb_lock_wait_timeout = {max(1, int(lock_s))}"
+    of_mysql = {"connect_timeout": 10, "init_command": wait}
+    arguments: dict[str, dict[str, Any]] = {
+        "sqlite": {"timeout": lock_s},
+        "postgresql": {"connect_timeout": 10},
+        "mysql": of_mysql,
+        "mariadb": of_mysql,
+    }
+    ours = arguments.get(address.get_backend_name(), {})
+    return {name: value for name, value in ours.items() if name not in address.query}
 
 
 def _read(error: BaseException) -> tuple[str | int | None, str]:
