@@ -17,6 +17,7 @@ from local.servers.commands import CORE_COMPONENTS
 from local.services import Stack
 from pipelines.shared.intervals import Interval, utc
 from pipelines.shared.ledger import Ledger
+from pipelines.shared.ledger.tables import TURNS
 from pipelines.shared.run import Installation
 
 pytestmark = [pytest.mark.services, pytest.mark.airflow, pytest.mark.timeout(900)]
@@ -91,7 +92,8 @@ def end(api: Callable[..., Any]) -> Callable[..., list[str]]:
 def noted(notes: Path, what: str, *weeks: int) -> list[str]:
     """The weeks of which something was noted, in its order."""
     wanted = {day(week) for week in weeks}
-    lines = [json.loads(line) for line in notes.read_text().splitlines()]
+    written = notes.read_text() if notes.exists() else ""
+    lines = [json.loads(line) for line in written.splitlines()]
     return [
         each["week"]
         for each in sorted(lines, key=lambda each: each["at"])
@@ -191,3 +193,35 @@ def test_two_runs_of_one_interval_decide_it_once(
     lines = [json.loads(line) for line in notes.read_text().splitlines()]
     work = [each["what"] for each in lines if each["week"] == day(22)]
     assert work == ["begins", "ends", "decided", "begins", "ends"]
+
+
+def silence(ledger: Ledger) -> None:
+    """As if the last sign of life of who has the turn were an hour old."""
+    with ledger.transaction() as connection:
+        aged = TURNS.update().where(TURNS.c.taken_at.is_not(None), TURNS.c.ended_at.is_(None))
+        connection.execute(aged.values(heartbeat_at="2017-01-02T00:00:00.000+00:00"))
+
+
+def test_airflow_vouches_for_a_run_that_gives_no_sign_of_life(
+    trigger: Trigger, end: Callable[..., list[str]], ledger: Ledger, notes: Path
+) -> None:
+    working = trigger(24, seconds=20)
+    while noted(notes, "begins", 24) == []:
+        time.sleep(0.2)
+    later = trigger(25)
+    while noted(notes, "decided", 24) == []:
+        silence(ledger)
+        time.sleep(1)
+    assert end(working, later) == ["success", "success"]
+    assert noted(notes, "decided", 24, 25) == [day(24), day(25)]
+
+
+def test_a_run_that_airflow_does_not_know_is_taken_over_by_its_heartbeat(
+    trigger: Trigger, end: Callable[..., list[str]], ledger: Ledger, notes: Path
+) -> None:
+    ledger.turns.take(Interval.of(day(26), day(27)), f"Airflow run {DAG}/deleted")
+    waiting = trigger(27)
+    time.sleep(12)
+    assert noted(notes, "begins", 27) == []
+    silence(ledger)
+    assert end(waiting) == ["success"]
