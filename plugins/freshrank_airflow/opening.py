@@ -63,7 +63,8 @@ class OpenInterval(BaseSensorOperator):
         asked = run.ledger.turns.ask(run.interval, holder_of(context), vouch_for(context["ti"]))
         if asked.asked_s < SETTLE_S:
             time.sleep(SETTLE_S)
-        if older := _older_to_come(run, asked.asked_s, context):
+        # A run that was cleared may have its turn still.
+        if asked.taken_at is None and (older := _older_to_come(run, asked.asked_s, context)):
             self.log.info("%d older runs are begun or queued and come first", older)
             return PokeReturnValue(is_done=False)
         try:
