@@ -24,7 +24,7 @@ DEFAULT_WEEKS = 8
 UNTIL = datetime(2018, 1, 1, tzinfo=UTC)
 
 application = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
-console = Console()
+console = Console(markup=False)
 
 Share = Annotated[
     float, typer.Option(min=0.01, max=1.0, help="The share of the bundled shop's shoppers.")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from pipelines.cli.terminal import AsJson, ShopName, installation_of, say, screen, settings_of
 
@@ -64,8 +65,9 @@ def doctor(shop: ShopName = None) -> None:
 
     well = True
     for finding in doctor.examine(*settings_of(shop)):
-        mark = "[green]✓[/]" if finding.well else "[red]✗[/]"
-        say.print(f"{mark} {finding.subject:<9} {finding.message}", soft_wrap=True)
+        mark = ("✓", "green") if finding.well else ("✗", "red")
+        line = Text.assemble(mark, f" {finding.subject:<9} {finding.message}")
+        say.print(line, soft_wrap=True)
         well = well and finding.well
     if not well:
         raise typer.Exit(1)

@@ -33,7 +33,7 @@ def run(
             progress.update(trees, completed=done, total=wanted, visible=done < wanted)
 
         for each in runs:
-            say.print(f"[bold]{each.interval}[/]")
+            say.print(str(each.interval), style="bold")
             loop.run_interval(each, lambda stage, line: say.print(f"  {stage:<9} {line}"), grown)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from pipelines.shared.errors import FreshrankError, TransientError
 from pipelines.shared.intervals import Interval
@@ -19,8 +20,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-say = Console(stderr=True, highlight=False)
-screen = Console(highlight=False)
+# Names and values of the shop may hold square brackets, so no text is markup.
+say = Console(stderr=True, highlight=False, markup=False)
+screen = Console(highlight=False, markup=False)
 
 ShopName = Annotated[
     str | None, typer.Option("--shop", help="A folder of shops/; default FRESHRANK_SHOP.")
@@ -39,7 +41,8 @@ def explained(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except FreshrankError as error:
-            say.print(f"[bold red]{type(error).__name__}:[/] {error}", soft_wrap=True)
+            named = Text.assemble((f"{type(error).__name__}: ", "bold red"), str(error))
+            say.print(named, soft_wrap=True)
             code = EX_TEMPFAIL if isinstance(error, TransientError) else 1
             raise typer.Exit(code) from None
 

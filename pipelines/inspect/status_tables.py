@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from pipelines.inspect.status import STAGES
 
@@ -29,7 +29,7 @@ def decisions(report: dict[str, Any]) -> list[Table]:
     return [decided, why, seconds]
 
 
-def sources(synced: list[dict[str, Any]], states: list[dict[str, Any]]) -> list[Table | str]:
+def sources(synced: list[dict[str, Any]], states: list[dict[str, Any]]) -> list[Table | Text]:
     """What each source gave, and the state of each now."""
     given = Table(title="Synced per source", title_justify="left", **_LOOK)
     for name in ("interval", "source"):
@@ -49,7 +49,7 @@ def sources(synced: list[dict[str, Any]], states: list[dict[str, Any]]) -> list[
         now.add_column(name, no_wrap=True)
     now.add_column("pending", justify="right", no_wrap=True)
     for source in states:
-        state = "[green]up[/]" if source["answers"] else "[red]down[/]"
+        state = Text("up", "green") if source["answers"] else Text("down", "red")
         for each in source["tables"]:
             waits = " (waits)" if each["waits"] or source["fault"] else ""
             now.add_row(
@@ -57,7 +57,9 @@ def sources(synced: list[dict[str, Any]], states: list[dict[str, Any]]) -> list[
                 _pending(each),
             )  # fmt: skip
     faults = [
-        f"[red]{each['source']}[/]: {escape(each['fault'])}" for each in states if each["fault"]
+        Text.assemble((each["source"], "red"), f": {each['fault']}")
+        for each in states
+        if each["fault"]
     ]
     return [*([given] if synced else []), now, *faults]
 
@@ -92,18 +94,18 @@ def _table(title: str, first: str, *names: str) -> Table:
     return table
 
 
-def _figures(entry: dict[str, Any]) -> list[str]:
+def _figures(entry: dict[str, Any]) -> list[str | Text]:
     gain, champion = entry["gain"], entry["champion"]
     best = max(
         entry["challengers"], key=lambda challenger: challenger["ndcg_at_10"] or 0.0, default=None
     )
-    promoted = f"[bold green]promote[/]\nv{entry['promoted']}"
+    promoted = Text.assemble(("promote", "bold green"), f"\nv{entry['promoted']}")
     return [
         f"{entry['extracted']:,}\n{entry['quarantined']:,}",
         f"v{champion['version']}\n{_score(champion)}" if champion else "–",
         f"{best['strategy']}\n{_score(best)}" if best else "–",
         f"{gain['mean']:+.4f}\n[{gain['low']:+.4f}, {gain['high']:+.4f}]" if gain else "–",
-        promoted if entry["promoted"] else "[yellow]reject[/]",
+        promoted if entry["promoted"] else Text("reject", "yellow"),
     ]
 
 

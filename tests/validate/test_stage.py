@@ -126,6 +126,33 @@ def test_a_rerun_is_the_same_run(run: Run):
     assert again == tables
 
 
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(2)> $name {{ 7 * 7 }} [bold]",
+    "a" * 1_000_000,
+)
+
+
+def test_a_page_shows_values_as_text_and_loads_nothing(run: Run, suites: Path):
+    (suites / "products.yaml").write_text(
+        "max_quarantined_share: 1.0\nexpectations:\n"
+        "  - {type: expect_column_values_to_be_in_set, why: none is, "
+        "kwargs: {column: brand, value_set: [none of them]}}\n"
+    )
+    rows = [{"product_id": place, "brand": brand} for place, brand in enumerate(HOSTILE)]
+    extract(run, "products", WEEK, partition(run, "products", rows))
+    validate.run(run, "products")
+    page = run.lake.local_root / run.ledger.manifests("validate")[0].details["page"]
+    text = page.read_text(encoding="utf-8")
+    assert len(text) < 200_000
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "&lt;img src=x onerror=alert(2)&gt; $name {{ 7 * 7 }} [bold]" in text
+    assert "<script>alert" not in text
+    assert "<img src=x" not in text
+    assert not re.search(r'(src|<link[^>]*href)="?(https?:)?//', text)
+    assert "default-src 'none'" in text
+
+
 @pytest.mark.parametrize("dies_before", ["valid", "quarantine", "manifest"])
 def test_a_rerun_heals_a_kill(dies_before: str, run: Run, monkeypatch: pytest.MonkeyPatch):
     extract(run, "order_lines", WEEK, lines(run, [{}, {"quantity": -1}]))
