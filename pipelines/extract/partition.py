@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.extract.lag import CommitTimes
-from pipelines.extract.source import ChangeBatch, ChangeSource, Position
+from pipelines.extract.position import position_before
+from pipelines.extract.source import ChangeBatch, ChangeSource
 from pipelines.shared.columns import COMMITTED_AT, DELETE, INSERT, OP, UPDATE
 from pipelines.shared.declaration import Table
 from pipelines.shared.errors import CorruptPartition, SchemaDrift
@@ -137,9 +138,3 @@ class Written:
             self.committed.add(batch.column(COMMITTED_AT))
             self.late += pc.less(batch.column(COMMITTED_AT), self._start).true_count
             yield batch
-
-
-def position_before(known: list[Manifest], interval: Interval) -> Position | None:
-    """The position from which an interval goes on: that of the last one extracted before it."""
-    before = [each for each in known if each.position and each.interval.end < interval.end]
-    return before[-1].position if before else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from pipelines.extract.modes import mode, with_new_columns
+from pipelines.extract.position import positions
 from pipelines.extract.stage import STAGE, auto_added_columns
 from pipelines.shared.run import Installation
 
@@ -21,16 +22,11 @@ def prune(installation: Installation, before: datetime) -> dict[str, int]:
         LedgerUnavailable: the ledger does not answer.
     """
     known = installation.ledger.manifests(STAGE)
-    reached = {
-        each.subject: each.position
-        for each in known
-        if each.position and each.interval.end <= before
-    }
     columns = auto_added_columns(each for each in known if each.subject in installation.shop.tables)
     deleted: dict[str, int] = {}
     for part in installation.shop.parts():
         url = installation.settings.connection(part.source.connection)
-        done = {table: reached[table] for table in part.tables if table in reached}
+        done = positions([each for each in known if each.interval.end <= before], part)
         if done and (delete := mode(url, part).prune):
             deleted |= delete(url, with_new_columns(url, part, columns), done)
     return deleted

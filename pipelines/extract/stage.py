@@ -18,11 +18,17 @@ from typing import Any
 import sqlalchemy as sa
 
 from pipelines.extract.modes import mode, with_new_columns
-from pipelines.extract.partition import StepPartition, position_before
-from pipelines.extract.source import ChangeBatch, ChangeSource, Position, change_schema
+from pipelines.extract.partition import StepPartition
+from pipelines.extract.position import (
+    CAPTURE,
+    position_before,
+    positions,
+    require_same_capture,
+)
+from pipelines.extract.source import ChangeBatch, ChangeSource, change_schema
 from pipelines.shared.columns import AUTO_ADDED, DELETE, EXPIRED, INSERT, UPDATE
 from pipelines.shared.errors import CorruptPartition, Expired, SourceUnavailable
-from pipelines.shared.ledger import Ledger, Manifest
+from pipelines.shared.ledger import Manifest
 from pipelines.shared.run import Run
 
 STAGE = "extract"
@@ -56,6 +62,7 @@ def run(run: Run, table: str) -> Extracted:
 
     Raises:
         DeclarationError: the table is not declared.
+        CaptureChanged: it was extracted in another capture mode before.
         SchemaDrift, CaptureMissing, SettingsError, SourceUnavailable: see `ChangeSource`.
         CorruptPartition: a partition does not hold what its manifest says.
         Expired: the partition was removed by the declared retention.
@@ -69,7 +76,7 @@ def run(run: Run, table: str) -> Extracted:
     url = run.settings.connection(part.source.connection)
     captured = mode(url, part)
     if captured.release:
-        captured.release(url, part, positions(run.ledger))
+        captured.release(url, part, positions(run.ledger.manifests(STAGE), part))
     return extracted
 
 
@@ -77,7 +84,9 @@ def open_source(run: Run, table: str, *, look: bool) -> tuple[Run, ChangeSource]
     """The run with every column to store, new ones too if `look` is set; and the table's source."""
     part = run.shop.part(run.shop.source_of(table))
     url = run.settings.connection(part.source.connection)
-    before = auto_added_columns(run.ledger.manifests(STAGE, table)[-1:])
+    known = run.ledger.manifests(STAGE, table)
+    require_same_capture(known, part)
+    before = auto_added_columns(known[-1:])
     part = with_new_columns(url, part, before) if look else part.with_columns(before)
     tables = {**run.shop.tables, table: part.tables[table]}
     run = replace(run, shop=run.shop.model_copy(update={"tables": tables}))
@@ -173,6 +182,7 @@ def _extract(partition: StepPartition, known: list[Manifest]) -> Manifest:
     details = {
         "late": written.late, "bytes": written.bytes, "columns": changes.schema.names,
         "lag_s": lag, "source": run.shop.source_of(table),
+        CAPTURE: run.shop.part(run.shop.source_of(table)).source.capture,
     }  # fmt: skip
     _log.info(
         "%s of %s, source %s: %s rows and %s bytes durable, at most %s s and mostly %s s after "
@@ -243,9 +253,3 @@ def _verify(partition: StepPartition, done: Manifest, known: list[Manifest]) -> 
         partition.reread(done, known, done.details["columns"])
     except CorruptPartition as error:
         raise CorruptPartition(f"{uri}, partition {key} is lost: {error}") from error
-
-
-def positions(ledger: Ledger) -> dict[str, Position]:
-    """The last position on record of each table that has one."""
-    known = ledger.manifests(STAGE)
-    return {each.subject: each.position for each in known if each.position}

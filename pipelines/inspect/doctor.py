@@ -126,7 +126,9 @@ def _pending(installation: Installation) -> Iterator[Finding]:
         behind = max((each.pending_bytes or 0 for each in state.tables), default=0)
         if behind:
             pending.append(f"{behind:,} bytes of log")
-        if not state.fault:
+        if state.answers and state.fault:
+            yield Finding("pending", False, f"{state.source}: {state.fault}")
+        elif not state.fault:
             message = f"{state.source}: not extracted yet: {', '.join(pending) or 'nothing'}"
             yield Finding("pending", True, message)
 

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipelines.extract.modes import mode, with_new_columns
-from pipelines.extract.source import Position
-from pipelines.extract.stage import STAGE, auto_added_columns, positions
+from pipelines.extract.position import positions, require_same_capture
+from pipelines.extract.stage import STAGE, auto_added_columns
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import FreshrankError, SourceUnavailable
 from pipelines.shared.ledger import Manifest
@@ -57,20 +57,18 @@ def sources(installation: Installation) -> list[SourceState]:
     Raises:
         LedgerUnavailable: the ledger does not answer.
     """
-    last = {each.subject: each for each in installation.ledger.manifests(STAGE)}
+    manifests = installation.ledger.manifests(STAGE)
     tables = installation.shop.tables
-    before = auto_added_columns(each for each in last.values() if each.subject in tables)
-    known = positions(installation.ledger)
+    before = auto_added_columns(each for each in manifests if each.subject in tables)
     parts = installation.shop.parts()
     with ThreadPoolExecutor(len(parts)) as pool:
-        return list(pool.map(lambda part: _state(installation, part, last, known, before), parts))
+        return list(pool.map(lambda part: _state(installation, part, manifests, before), parts))
 
 
 def _state(
     installation: Installation,
     part: Shop,
-    last: dict[str, Manifest],
-    known: dict[str, Position],
+    manifests: list[Manifest],
     before: dict[str, dict[str, str]],
 ) -> SourceState:
     fault, rows, log, answers = "", {}, {}, True
@@ -78,11 +76,14 @@ def _state(
         url = installation.settings.connection(part.source.connection)
         captured = mode(url, part)
         captured.source(url, part, installation.settings).clock()
+        require_same_capture(manifests, part)
+        known = positions(manifests, part)
         part = with_new_columns(url, part, before)
         rows = captured.pending(url, part, known) if captured.pending else {}
         log = captured.pending_bytes(url, part, known) if captured.pending_bytes else {}
     except FreshrankError as error:
         fault, answers = str(error), not isinstance(error, SourceUnavailable)
+    last = {each.subject: each for each in manifests}
     furthest = max((each.interval.end for each in last.values()), default=None)
     tables = []
     for table in sorted(part.tables):

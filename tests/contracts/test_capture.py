@@ -23,10 +23,12 @@ from benchmarks.corner.modes import GOODS, MODES, SALES, CaptureMode
 from benchmarks.corner.shop import Corner, Fold, opened, same
 from benchmarks.corner.writers import Busy
 from pipelines import extract
+from pipelines.extract.position import capture_of
 from pipelines.extract.source import Position, change_schema
 from pipelines.extract.stage import extract as extract_from
 from pipelines.shared.columns import COMMITTED_AT, OP, POSITION, TRANSACTION
 from pipelines.shared.intervals import Interval
+from pipelines.shared.ledger import Manifest
 from tests.contracts.taken import checked, folded, news, skus, take
 
 SKEW = timedelta(minutes=2)
@@ -63,6 +65,8 @@ def test_every_change_has_its_operation_time_and_place(corner: Corner) -> None:
         corner.erase(connection, "b")
     end = corner.cut()
     changes, position = take(corner, end, start)
+    recorded = Manifest("extract", GOODS, Interval.of("2017-01-02", "2017-01-09"), {}, "", position)
+    assert capture_of(recorded) == corner.mode.capture
     assert changes.schema == change_schema(corner.shop.tables[GOODS])
     expected = [("insert", "a"), ("insert", "b"), ("update", "a"), ("delete", "b")]
     assert news(changes) == (expected if corner.mode.versions else [("insert", "a")])

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pipelines.extract.modes import mode
+from pipelines.extract.position import (
+    CAPTURE,
+    CaptureChanged,
+    positions,
+    require_same_capture,
+)
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import SettingsError
+from pipelines.shared.intervals import Interval
+from pipelines.shared.ledger import Manifest
 from tests.extract.postgres_shop import tiny
 
 URLS = {
@@ -49,3 +59,16 @@ def test_a_capture_reads_its_databases_and_names_any_other(capture: str, dialect
 def test_a_cursor_reads_any_database_that_sqlalchemy_knows() -> None:
     modes = [mode(URLS[each], captured_by("cursor")) for each in URLS]
     assert all(each == modes[0] for each in modes)
+
+
+def test_another_capture_is_refused_with_the_way_to_change() -> None:
+    week = Interval.of("2017-01-02", "2017-01-09")
+    manifest = Manifest("extract", "articles", week, {}, "", {"lsn": 1}, {CAPTURE: "wal"})
+    require_same_capture([manifest], captured_by("wal"))
+    assert positions([manifest], captured_by("wal")) == {"articles": {"lsn": 1}}
+    with pytest.raises(CaptureChanged, match=r"`capture: wal` up to 2017-01-09.*`capture: cursor`"):
+        require_same_capture([manifest], captured_by("cursor"))
+    assert positions([manifest], captured_by("cursor")) == {}
+    unnamed = replace(manifest, details={})
+    with pytest.raises(CaptureChanged, match="`capture: wal`"):
+        require_same_capture([unnamed], captured_by("trigger"))
