@@ -72,19 +72,18 @@ class ValidatedLake:
         week = timedelta(days=7)
         return Run(self.settings, self.shop, Interval(FIRST + first * week, FIRST + end * week))
 
-    def validated(self, number: int, rows: Tables) -> None:
-        """Leave a step as validation would: a partition and a manifest for every table."""
+    def validated(self, number: int, rows: Tables, tables: Iterable[str] | None = None) -> None:
+        """Leave a step as validation would: a partition and a manifest for every table, or some."""
         run = self.run(number)
-        for table in self.shop.tables:
+        for table in tables or self.shop.tables:
             schema = change_schema(self.shop, table)
             found = rows.get(table, schema.empty_table()).cast(schema)
             run.lake.replace(f"valid/{table}", run.interval, found)
+            counts = {"extracted": found.num_rows, "valid": found.num_rows}
+            counts |= {"quarantined": 0, "duplicates": 0}
             run.ledger.record(
-                Manifest(
-                    "validate", table, run.interval, {"valid": found.num_rows},
-                    content_hash(found),
-                )
-            )  # fmt: skip
+                Manifest("validate", table, run.interval, counts, content_hash(found))
+            )
 
 
 def of_step(log: Tables, number: int, since: int | None = None) -> dict[str, pa.Table]:

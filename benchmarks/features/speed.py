@@ -25,6 +25,7 @@ from pipelines.features import fold
 from pipelines.features.engines import engine
 from pipelines.features.groups.arrivals import LOOKBACK_STEPS
 from pipelines.features.moment import AsOf, micros
+from pipelines.features.state.step_writer import StepWriter
 from pipelines.features.state.storage import Layout
 from pipelines.shared import columns
 from pipelines.shared.declaration import Features
@@ -151,7 +152,7 @@ def _fold(folder: Path, share: float, times: int) -> None:
                 fold.take(run, opened, layout, run.interval, as_of)
             elif number < WEEK:
                 with opened.scope():
-                    fold.fold(run, opened, layout, run.interval, as_of)
+                    fold.fold(run, opened, layout, as_of, StepWriter(run.lake, run.interval))
             before = run.interval
 
 

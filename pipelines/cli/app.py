@@ -46,7 +46,12 @@ app.add_typer(
 app.add_typer(
     _group(
         "The features: what they mean, and their values.",
-        {"list": features.families, "describe": features.describe, "show": features.show},
+        {
+            "list": features.families,
+            "describe": features.describe,
+            "show": features.show,
+            "rebuild": features.rebuild,
+        },
     ),
     name="features",
 )

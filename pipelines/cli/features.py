@@ -1,4 +1,4 @@
-"""Commands on features: list, describe, show."""
+"""Commands on features: list, describe, show, rebuild."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.terminal import ShopName, installation_of, say, screen
+from pipelines.cli.terminal import (
+    End,
+    ShopName,
+    Start,
+    installation_of,
+    run_of,
+    say,
+    screen,
+    tracked,
+)
 
 
 def families(
@@ -53,3 +62,14 @@ def show(
     shown = explain.show(installation, shopper, utc(at), item, top)
     say.print(feature_tables.heading(shown))
     screen.print(feature_tables.values(shown, installation.shop))
+
+
+def rebuild(start: Start, end: End, shop: ShopName = None) -> None:
+    """Fold the steps between START and END again, and the later ones where that changes them."""
+    from pipelines import features
+
+    built = features.run(run_of(shop, start, end), tracked("features", quiet=False))
+    say.print(
+        f"{len(built.steps)} steps folded, {len(built.healed)} others because of them: "
+        f"{built.groups:,} groups, {built.rows:,} candidates"
+    )

@@ -24,8 +24,7 @@ from pipelines.shared.models.challengers import Trained
 from pipelines.shared.run import Run
 
 BASELINE = "baseline"
-BASELINE_FEATURE = "pair_orders"
-"""The baseline ranks by the shopper's own orders of the item."""
+"""Ranks by the shopper's own orders of the item, the feature `columns.BASELINE`."""
 CHAMPION = "champion"
 ITEMS = "state/items"
 
@@ -63,7 +62,7 @@ class Contender:
     megabytes: float = math.nan
     """Size of the model text."""
     score_ms: float = 0.0
-    """99th percentile of the milliseconds that scoring 500 candidates took, on one thread."""
+    """Milliseconds that scoring 500 candidates takes on one thread (`booster.score_ms`)."""
     forward: PairedGain = PairedGain()
     memory: PairedGain = PairedGain()
 
@@ -75,6 +74,8 @@ class Comparison:
     parent: int | None
     """The champion's version; None before the first model: the baseline takes its place."""
     champion: Contender | None = None
+    unscorable: str | None = None
+    """Why the champion cannot be compared, so that the baseline takes its place; None if it can."""
     challengers: tuple[Contender, ...] = ()
     holdouts: tuple[Holdout, ...] = ()
     figures: Figures = field(default_factory=dict)
@@ -99,12 +100,13 @@ class Comparison:
 def prepare(run: Run, trained: Trained) -> Comparison:
     """A comparison with its contenders and holdouts, before any score.
 
+    A champion that wants features which the shop no longer has can neither be compared nor served.
+
     Raises:
-        CorruptPartition: a file of the lake is damaged.
-        FileNotFoundError: a model is gone.
+        CorruptPartition: a file of the lake is damaged, or a model is gone.
     """
     root = run.lake.local_root
-    champion = None
+    champion, unscorable = None, None
     if trained.parent is not None:
         version = run.ledger.version(trained.parent)
         champion = Contender(
@@ -116,11 +118,25 @@ def prepare(run: Run, trained: Trained) -> Comparison:
         )
         for each in trained.challengers
     )
-    features = {BASELINE_FEATURE}
+    if champion is not None and (lost := _lost(run, champion)):
+        unscorable = (
+            f"the champion, version {trained.parent}, wants features that the shop no longer has: "
+            f"{', '.join(lost)}"
+        )
+        champion = None
+    features = {c.BASELINE}
     for contender in [*challengers, *([champion] if champion else [])]:
         features |= set(booster.card(contender.model).features)
     splits = (holdouts.forward(run, trained.cut, features), holdouts.memory(run, features))
-    return Comparison(trained.parent, champion, challengers, splits)
+    return Comparison(trained.parent, champion, unscorable, challengers, splits)
+
+
+def _lost(run: Run, champion: Contender) -> list[str]:
+    """The features of the champion that the run's groups were written without."""
+    written = run.ledger.manifest("features", run.shop.surface.name, run.steps[-1])
+    if written is None:
+        return []
+    return sorted(set(booster.card(champion.model).features) - set(written.details["features"]))
 
 
 def compare(run: Run, prepared: Comparison) -> Comparison:
@@ -170,11 +186,17 @@ def require_unseen(contenders: Sequence[Contender], holdouts: tuple[Holdout, ...
                 "later groups"
             )
     if memory and memory.groups and not pc.all(memory.index[c.MEMORY]).as_py():
-        raise HoldoutLeak("a group of the memory holdout is not marked as such; rebuild features")
+        raise HoldoutLeak(
+            "a group of the memory holdout is not marked as such; run `python -m pipelines "
+            "features rebuild` for the interval"
+        )
     if forward and memory and forward.groups and memory.groups:
         shared = pc.is_in(forward.index[c.GROUP], value_set=memory.index[c.GROUP].combine_chunks())
         if pc.any(shared).as_py():
-            raise HoldoutLeak("a group is in both holdouts; rebuild the interval's features")
+            raise HoldoutLeak(
+                "a group is in both holdouts; run `python -m pipelines features rebuild` for the "
+                "interval"
+            )
 
 
 def baseline(holdout: Holdout) -> npt.NDArray[np.float64]:
@@ -185,12 +207,12 @@ def baseline(holdout: Holdout) -> npt.NDArray[np.float64]:
     """
     if holdout.groups == 0:
         return np.empty(0)
-    if BASELINE_FEATURE not in holdout.rows.column_names:
+    if c.BASELINE not in holdout.rows.column_names:
         raise FeatureMismatch(
-            f"the groups lack the feature {BASELINE_FEATURE}, which is the baseline that a first "
+            f"the groups lack the feature {c.BASELINE}, which is the baseline that a first "
             "model must beat; rebuild the interval's features"
         )
-    orders = np.asarray(holdout.rows[BASELINE_FEATURE], dtype=np.float64)
+    orders = np.asarray(holdout.rows[c.BASELINE], dtype=np.float64)
     return np.nan_to_num(orders, nan=0.0)
 
 
@@ -209,9 +231,7 @@ def _measure(run: Run, prepared: Comparison, each: Contender, measured: Measured
         if holdout.groups == 0:
             continue
         if not each.score_ms:
-            rows = holdout.rows.select(list(booster.card(each.model).features))
-            text = each.model.read_text(encoding="utf-8")
-            each = replace(each, score_ms=booster.score_ms(text, rows))
+            each = replace(each, score_ms=_score_ms(each.model, holdout.rows))
         own, other = measured[each.name, holdout.split], measured[against, holdout.split]
         # The memory rule is asked of one challenger only, so its level stays as declared.
         rivals = len(prepared.challengers) if holdout.split == "forward" else 1
@@ -221,6 +241,15 @@ def _measure(run: Run, prepared: Comparison, each: Contender, measured: Measured
         else:
             each = replace(each, memory=paired)
     return each
+
+
+def _score_ms(model: Path, rows: pa.Table) -> float:
+    first = pc.sort_indices(
+        rows.select([c.GROUP, c.ITEM]),
+        sort_keys=[(c.GROUP, "ascending"), (c.ITEM, "ascending")],
+    )[: booster.CANDIDATES]
+    features = list(booster.card(model).features)
+    return booster.score_ms(booster.read(model), rows.select(features).take(first))
 
 
 def _pair(

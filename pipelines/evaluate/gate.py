@@ -10,7 +10,8 @@ Rules for the challenger with the best mean NDCG@10 on the forward holdout:
    the interval lies above minus a margin;
 4. non-inferiority: on the memory holdout the interval of its gain lies above minus the margin.
    Few memory groups make a wide interval: what cannot be shown to be kept counts as forgotten,
-   and the reason tells the two apart. A first model has nothing to forget.
+   and the reason tells the two apart. A first model has nothing to forget,
+   nor one that replaces a champion which can no longer be scored.
 """
 
 from __future__ import annotations
@@ -64,9 +65,9 @@ def verdict(
         return _reject(comparison.failure)
     if best is None:
         return _reject(untrained or "there is no challenger; the champion stays")
-    first = comparison.parent is None
+    first = comparison.champion is None
     data = [_enough(gate, "forward", best.forward)]
-    proof = [_superior(gate, comparison.parent, best)]
+    proof = [_superior(gate, None if first else comparison.parent, best)]
     if not first:
         data.append(_enough(gate, "memory", best.memory))
         proof.append(_retained(gate, best))
@@ -77,7 +78,8 @@ def verdict(
     ]
     broken = tuple(check.reason for check in data + proof + budgets if not check.holds)
     kept = tuple(check.reason for check in proof + budgets + data if check.holds)
-    return Verdict("reject" if broken else "promote", best.name, broken + kept)
+    noted = (comparison.unscorable,) if comparison.unscorable else ()
+    return Verdict("reject" if broken else "promote", best.name, broken + kept + noted)
 
 
 def _reject(reason: str) -> Verdict:
@@ -137,10 +139,12 @@ def _within(unit: str, value: float, limit: float) -> _Check:
 
 
 def _fast(taken: float, limit: float) -> _Check:
-    """The time itself differs from one rerun to the next, so no reason names it."""
     holds = taken <= limit
-    how = "are" if holds else "are not"
-    return _Check(holds, f"500 candidates {how} scored in the allowed {limit:,.4g} ms")
+    return _Check(
+        holds,
+        f"500 candidates are scored in {taken:,.3g} ms, "
+        f"{'' if holds else 'over budget: '}allowed {limit:,.4g}",
+    )
 
 
 def _finite(gain: Gain) -> bool:

@@ -54,7 +54,7 @@ class Holdout:
 def forward(run: Run, cut: datetime, features: set[str]) -> Holdout:
     """Groups of the run's own steps that matured in `[cut, end)`, less the memory holdout.
 
-    Of the features that models want, those that the lake lacks are left out.
+    Steps that were written without one of the features are left out.
 
     Raises:
         CorruptPartition: a file of the lake is damaged.
@@ -92,7 +92,14 @@ def _load(
     run: Run, split: Split, steps: tuple[Interval, ...], keep: pc.Expression, features: set[str]
 ) -> Holdout:
     surface = run.shop.surface.name
-    if not run.lake.exists(f"group_index/{surface}"):
+    # A column that a step was written without would be read as if its values were unknown.
+    lacking = {
+        manifest.interval
+        for manifest in run.ledger.manifests("features", surface)
+        if not features <= set(manifest.details["features"])
+    }
+    steps = tuple(step for step in steps if step not in lacking)
+    if not steps or not run.lake.exists(f"group_index/{surface}"):
         return _empty(split)
     index = run.lake.read(f"group_index/{surface}", steps)
     # A group in which nothing was relevant ranks no model above another.

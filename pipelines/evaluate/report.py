@@ -115,7 +115,9 @@ def report(run: Run, trained: Trained, comparison: Comparison, verdict: Verdict)
         "interval_start": run.interval.key,
         "interval_end": f"{run.interval.end:%Y-%m-%dT%H:%M:%SZ}",
         "cut": f"{trained.cut:%Y-%m-%dT%H:%M:%SZ}",
-        "compared_with": str(trained.parent) if trained.parent is not None else "baseline",
+        "compared_with": "baseline"
+        if trained.parent is None or comparison.unscorable
+        else str(trained.parent),
         **{f"gate.{name}": str(value) for name, value in run.shop.gate.model_dump().items()},
     }
     tags = {

@@ -112,13 +112,14 @@ def _compare(run: Run, trained: Trained) -> Comparison:
     """The comparison, or why it failed.
 
     Raises:
-        TransientError, CorruptPartition: data could not be read; nothing is decided.
+        TransientError, CorruptPartition, OSError, MemoryError: data could not be read, or the
+            machine has no room for it; nothing is decided, and a rerun may succeed.
     """
     comparison = Comparison(trained.parent)
     try:
         comparison = compare.prepare(run, trained)
         return compare.compare(run, comparison)
-    except (TransientError, CorruptPartition):
+    except (TransientError, CorruptPartition, OSError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - law 8: whatever a metric dies of is a reason
         _log.exception("the comparison failed")
@@ -130,6 +131,7 @@ def _store(run: Run, comparison: Comparison) -> str:
     """Replace the interval's scores; returns the hash of their content."""
     table, scores = f"scores/{run.shop.surface.name}", comparison.scores
     if scores is not None:
+        scores = scores.sort_by([(name, "ascending") for name in ("model", "split", c.GROUP)])
         run.lake.replace(table, run.interval, scores)
         return content_hash(scores)
     if run.lake.exists(table):

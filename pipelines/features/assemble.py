@@ -5,15 +5,16 @@ from __future__ import annotations
 from datetime import datetime
 
 import ibis
+import pyarrow as pa
 from ibis.expr import operations
 
 from pipelines.features import catalogue
 from pipelines.features.candidates import Proposals
 from pipelines.features.catalogue import Feature
-from pipelines.features.engines.base import Engine, Table, Value, attach_all
+from pipelines.features.engines.base import Engine, Table, Value, attach, attach_all
 from pipelines.features.known import Known
 from pipelines.features.latent import latent_schedule
-from pipelines.features.moment import micros
+from pipelines.features.moment import DAY, micros
 from pipelines.features.state.storage import Layout
 from pipelines.shared import columns
 
@@ -25,6 +26,42 @@ def visits(shoppers: Table, moment: datetime) -> Table:
     """Shoppers as if each came at one moment: what `build` shows candidates to."""
     now = ibis.literal(micros(moment), "int64")
     return shoppers.mutate(group_time=now, context_time=now)
+
+
+def usual_visits(
+    engine: Engine, shoppers: Table, lines: Table, after: datetime, days: int
+) -> Table:
+    """Shoppers as if each came in the next days at the weekday and hour at which they mostly did.
+
+    A group in training has the time of its basket; a list that is served for a whole step is
+    scored for the visit to expect. A shopper without a past comes when most do.
+
+    Args:
+        lines: see `Counters.lines`.
+        after: when the days begin.
+        days: fewer than seven have no usual weekday: the visit is then on the first.
+    """
+    sessions = lines.group_by([columns.SHOPPER, "session"]).agg(time=lines.time.min())
+    came = sessions.select(
+        columns.SHOPPER,
+        weekday=(sessions.time // DAY + 3) % 7,
+        hour=sessions.time // (DAY // 24) % 24,
+    )
+    usual = shoppers
+    for part in ("weekday", "hour"):
+        counted = came.group_by([columns.SHOPPER, part]).agg(n=came.count())
+        most = [ibis.desc("n"), part]
+        by_shopper = ibis.window(group_by=columns.SHOPPER, order_by=most)
+        own = counted.mutate(_place=ibis.row_number().over(by_shopper))
+        own = own.filter((own._place == 0) & own[columns.SHOPPER].notnull())
+        of_all = came.group_by(part).agg(n=came.count()).order_by(most).limit(1)
+        first = engine.arrow(of_all, pa.schema({part: pa.int64()}))[part].to_pylist()
+        usual = attach(usual, own.select(columns.SHOPPER, part), columns.SHOPPER)
+        usual = usual.mutate(**{part: usual[part].fill_null(next(iter(first), 0))})
+    ahead = (usual.weekday - after.weekday() + 7) % 7
+    day = ibis.ifelse(ahead < days, ahead, 0)
+    moment = (micros(after) + day * DAY + usual.hour * (DAY // 24)).cast("int64")
+    return usual.mutate(group_time=moment, context_time=moment).drop("weekday", "hour")
 
 
 def build(

@@ -11,13 +11,16 @@
 | novel | what is promoted now or was listed in the last 28 days, and nobody bought in the window, \
 of the shopper's most frequent categories |
 
+Only what stands in the catalogue is proposed, and to be served only what can be had: see
+`Known.offered`.
+
 Nothing speaks for an item that was never bought: up to `NOVEL_PLACES` of a shopper's places are
 kept for novel ones, so that they can be shown at all.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Final
 
@@ -74,7 +77,8 @@ def propose(
             is popular.
         most: items a shopper; None for all that any source proposes.
     """
-    counters, declared = known.counters, layout.shop.features
+    declared = layout.shop.features
+    counters = replace(known.counters, items=known.counters.items.semi_join(known.offered, ITEM))
     latent = None
     if known.factors is not None:
         latent = latent_schedule.nearest(engine, known.factors, shoppers, layout)
@@ -104,7 +108,8 @@ def propose(
         if name in declared.sources and name in by_source
     ]
     stacked = reduce(ibis.union, marked)
-    merged = stacked.group_by([SHOPPER, ITEM]).agg(sources=stacked.source.sum().cast("int32"))
+    offered = stacked.semi_join(known.offered, ITEM)
+    merged = offered.group_by([SHOPPER, ITEM]).agg(sources=offered.source.sum().cast("int32"))
     ranked = _ranked(merged, own, counters, latent)
     if most is not None:
         ranked = _cut(ranked, most)

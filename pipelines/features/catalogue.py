@@ -22,6 +22,7 @@ from pipelines.features.engines.base import Table, Value
 from pipelines.features.moment import DAY
 from pipelines.features.state import codes
 from pipelines.features.state.storage import Layout
+from pipelines.shared.columns import BASELINE
 from pipelines.shared.declaration import CandidateSource, Family
 from pipelines.shared.errors import DeclarationError
 
@@ -69,6 +70,8 @@ IDEAS: Final[dict[Family, str]] = {
 def catalogue(layout: Layout) -> tuple[Feature, ...]:
     """The features of a shop: a shop without prices, attributes or periods has fewer.
 
+    `BASELINE` is always one, since a first model has to beat it.
+
     Raises:
         DeclarationError: a declared attribute's name makes two features of one name.
     """
@@ -83,7 +86,11 @@ def catalogue(layout: Layout) -> tuple[Feature, ...]:
         *(_source(name) for name in SOURCES if name in declared.sources), *_PRIOR,
         *_CONTEXT, *(_code(name) for name in codes.features(layout)),
     )  # fmt: skip
-    features = tuple(feature for feature in every if feature.family in declared.families)
+    features = tuple(
+        feature
+        for feature in every
+        if feature.family in declared.families or feature.name == BASELINE
+    )
     names = [feature.name for feature in features]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise DeclarationError(

@@ -7,10 +7,12 @@ moment. It keeps the versions of `KEEP` (a rule of its own: damage is often noti
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Final
 
 import pyarrow.fs as pafs
@@ -19,6 +21,8 @@ from pipelines.shared.errors import CorruptPartition
 from pipelines.shared.hashing import content_hash
 from pipelines.shared.lake import Lake, in_source_order
 from pipelines.shared.ledger import Manifest
+from pipelines.shared.models import booster
+from pipelines.shared.models.challengers import Challenger, Trained
 from pipelines.shared.run import Installation
 
 KEEP: Final = timedelta(days=35)
@@ -85,14 +89,22 @@ def back_up(installation: Installation) -> int:
 
 
 def restore(installation: Installation, manifest: Manifest) -> bool:
-    """Restore a partition of extracted changes as its manifest has it.
+    """Restore what a manifest of extraction or training records, exactly as recorded.
 
     Returns:
-        False where there is no backup, or it does not hold exactly these rows.
+        False where there is no backup, it does not hold exactly that, or another stage made it.
     """
-    backup, table = backup_lake(installation), f"changes/{manifest.subject}"
+    backup = backup_lake(installation)
     if backup is None:
         return False
+    if manifest.stage == "train":
+        models = Trained.of(manifest.details).challengers
+        return bool(models) and all(_restore_model(installation, backup, each) for each in models)
+    return manifest.stage == "extract" and _restore_changes(installation, backup, manifest)
+
+
+def _restore_changes(installation: Installation, backup: Lake, manifest: Manifest) -> bool:
+    table = f"changes/{manifest.subject}"
     try:
         rows = in_source_order(
             backup.read(table, [manifest.interval], manifest.details.get("columns"))
@@ -102,6 +114,21 @@ def restore(installation: Installation, manifest: Manifest) -> bool:
     if content_hash(rows) != manifest.content_hash:
         return False
     installation.lake.replace(table, manifest.interval, rows)
+    return True
+
+
+def _restore_model(installation: Installation, backup: Lake, model: Challenger) -> bool:
+    source, root = pafs.FileSystem.from_uri(_uri(backup))
+    target, own = pafs.FileSystem.from_uri(_uri(installation.lake))
+    names = [model.artifact, booster.card_of(Path(model.artifact)).as_posix()]
+    try:
+        content = {name: _content(source, f"{root}/{name}") for name in names}
+    except FileNotFoundError:
+        return False
+    if hashlib.sha256(content[model.artifact]).hexdigest() != model.content_hash:
+        return False
+    for name in names:
+        _write(target, f"{own}/{name}", [content[name]])
     return True
 
 
@@ -123,11 +150,12 @@ def _files(files: pafs.FileSystem, root: str) -> dict[str, pafs.FileInfo]:
 def _wanted(own: pafs.FileInfo, copied: pafs.FileInfo | None, tables: set[str], name: str) -> bool:
     """Whether a file is copied: a missing one, or one beside the tables that was written again.
 
-    A table's data file never changes under its name: if it did, it is damaged, and its copy good.
+    A table's data file, or a model, never changes under its name: if it did, it is damaged, and
+    its copy good.
     """
     if copied is None:
         return True
-    if any(name.startswith(f"{table}/") for table in tables):
+    if any(name.startswith(f"{folder}/") for folder in (*tables, "models")):
         return False
     return bool(own.size != copied.size or (own.mtime_ns or 0) > (copied.mtime_ns or 0))
 

@@ -88,16 +88,22 @@ def run(run: Run) -> Published:
 def _lists(run: Run, champion: Version) -> pa.Table:
     surface, last = run.shop.surface, run.steps[-1]
     path = run.lake.local_root / champion.artifact
-    features = booster.card(path).features
+    booster.read(path, champion.content_hash)
     table = f"serving/{surface.name}"
     if last.key not in run.lake.intervals(table):
         raise NotServed(
             f"{table} has nothing for {last}; run features.serve for the interval first"
         )
-    present = set(run.lake.columns(table))
-    columns = [c.SHOPPER, c.ITEM, *(feature for feature in features if feature in present)]
-    candidates = run.lake.read(table, [last], columns)
+    written = _columns_written(run, table)
+    wanted = [name for name in booster.card(path).features if name in written]
+    candidates = run.lake.read(table, [last], [c.SHOPPER, c.ITEM, *wanted])
     return top(candidates, booster.score(path, candidates, run.settings.threads), surface.top_k)
+
+
+def _columns_written(run: Run, table: str) -> set[str]:
+    """The columns that the partition was written with: the table may have had others before."""
+    served = run.ledger.manifest("serve", run.shop.surface.name, run.steps[-1])
+    return set(served.details["columns"] if served else run.lake.columns(table))
 
 
 def _table(run: Run, name: str) -> PublishedTable:

@@ -55,3 +55,6 @@ RELEVANT: Final = "n_relevant"
 FOUND: Final = "n_found"
 CANDIDATES: Final = "n_candidates"
 IDEAL_DCG: Final = "ideal_dcg_at_10"
+
+BASELINE: Final = "pair_orders"
+"""The feature by which the baseline ranks; groups always carry it."""

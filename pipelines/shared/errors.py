@@ -73,6 +73,10 @@ class IntervalOverlaps(PermanentError):
     """An interval overlaps one that is decided or running, and is not the same."""
 
 
+class LakeUnavailable(TransientError):
+    """The lake's storage does not answer now; what it holds is not in question."""
+
+
 class LakeFull(TransientError):
     """The lake has no room for further rows."""
 

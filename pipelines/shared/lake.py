@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
@@ -16,7 +18,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from pipelines.shared.columns import COMMITTED_AT, INTERVAL, OP, POSITION, REASONS
-from pipelines.shared.errors import CorruptPartition
+from pipelines.shared.errors import CorruptPartition, LakeUnavailable
 from pipelines.shared.intervals import Interval
 from pipelines.shared.partition_writer import create_table, write_partition
 
@@ -26,6 +28,13 @@ SMALL_FILE: Final = 100_000_000
 """Size in bytes below which files are merged."""
 _ATTEMPTS: Final = 5
 """How often a write is tried, when another writer changes the same partition first."""
+
+_AWAY: Final = re.compile(
+    r"(?i)permission denied|access[ _]?denied|forbidden|expired[ _]?token|too many open files"
+    r"|timed? ?out|throttl|slow[ _]?down|reduce your request|connection|temporarily"
+    r"|\b(429|500|502|503|504)\b|input/output error|no space left|os error (5|13|23|24|28|116)\b"
+)
+"""What storage that does not answer, or not to us, says of itself."""
 
 Partitions = list[tuple[str, str, str | list[str]]]
 """Conditions on a partition's key: column, comparison, value."""
@@ -66,10 +75,28 @@ class Lake:
             return DeltaTable(self.uri(table))
         except TableNotFoundError:
             return None
-        except DeltaError as error:
+        except (DeltaError, OSError) as error:
+            self._require_available(table, error)
             raise CorruptPartition(
                 f"{self.uri(table)}: the table's log is damaged ({error}); restore the "
                 "folder `_delta_log` from a backup of the lake"
+            ) from error
+
+    def _require_available(self, table: str, error: Exception) -> None:
+        """Tell storage that does not answer from content that is missing or damaged.
+
+        Arrow and delta-rs raise the same types for both; the system's errors have a number, a
+        store's say so in words.
+
+        Raises:
+            LakeUnavailable: the storage does not answer now.
+        """
+        number = getattr(error, "errno", None)
+        away = number is not None and number != errno.ENOENT
+        if away or _AWAY.search(str(error)):
+            raise LakeUnavailable(
+                f"{self.uri(table)} cannot be read now ({error}); what it holds is not in "
+                "question: see to its storage and to who may read it, then run again"
             ) from error
 
     def exists(self, table: str) -> bool:
@@ -100,11 +127,11 @@ class Lake:
         if self._open(table) is None:
             create_table(uri, rows.schema)
         if not isinstance(rows, pa.Table):
-            return write_partition(uri, interval, rows)
+            return write_partition(uri, self._written(table), interval, rows)
         for _ in range(_ATTEMPTS - 1):
             with contextlib.suppress(CommitFailedError):
-                return write_partition(uri, interval, rows.to_reader())
-        return write_partition(uri, interval, rows.to_reader())
+                return write_partition(uri, self._written(table), interval, rows.to_reader())
+        return write_partition(uri, self._written(table), interval, rows.to_reader())
 
     def columns(self, table: str) -> list[str]:
         """The table's columns.
@@ -150,6 +177,7 @@ class Lake:
         Raises:
             KeyError: the table was never written.
             CorruptPartition: a file of it is damaged or missing.
+            LakeUnavailable: its storage does not answer now.
         """
         chosen: Partitions = []
         if intervals is not None:
@@ -176,7 +204,8 @@ class Lake:
     def _translate_errors(self, table: str) -> Iterator[None]:
         try:
             yield
-        except (pa.ArrowInvalid, FileNotFoundError, OSError) as error:
+        except (pa.ArrowInvalid, DeltaError, OSError) as error:
+            self._require_available(table, error)
             raise CorruptPartition(
                 f"{self.uri(table)}: a data file is damaged or missing ({error}); rerun the "
                 "interval's stage to write it again"
@@ -188,6 +217,18 @@ class Lake:
         if opened is None:
             return []
         return sorted({str(part[INTERVAL]) for part in opened.partitions()})
+
+    def row_counts(self, table: str) -> dict[str, int]:
+        """Key → rows of every partition that holds any, from the table's log alone."""
+        opened = self._open(table)
+        if opened is None:
+            return {}
+        files = pa.table(opened.get_add_actions(flatten=True))
+        counted = files.group_by(f"partition.{INTERVAL}").aggregate([("num_records", "sum")])
+        return {
+            str(key): int(rows)
+            for key, rows in zip(*(column.to_pylist() for column in counted.columns), strict=True)
+        }
 
     def fragmented(self, table: str) -> list[str]:
         """Keys of the partitions with several small files, oldest first; see `compact`."""

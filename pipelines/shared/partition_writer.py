@@ -1,15 +1,22 @@
-"""Writes the partitions of a Delta table, each whole or not at all."""
+"""Writes the partitions of a Delta table: each whole or not at all, and then on the disk.
+
+Object stores promise that what was written is durable. A local disk does not until it is told:
+delta-rs leaves that out, while the database syncs the manifest that says "it is there".
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
+from urllib.parse import unquote
 
 import pyarrow as pa
-from deltalake import ColumnProperties, WriterProperties, write_deltalake
+from deltalake import ColumnProperties, DeltaTable, WriterProperties, write_deltalake
 
 from pipelines.shared.columns import INTERVAL
 from pipelines.shared.errors import LakeFull
@@ -25,6 +32,7 @@ def create_table(uri: str, schema: pa.Schema) -> None:
     """Create an empty table; one that another writer created first stays as it is.
 
     Args:
+        uri: the table's address.
         schema: of its rows, without `interval_start`.
     """
     with contextlib.suppress(FileExistsError):
@@ -34,11 +42,14 @@ def create_table(uri: str, schema: pa.Schema) -> None:
         )  # fmt: skip
 
 
-def write_partition(uri: str, interval: Interval, rows: pa.RecordBatchReader) -> int:
+def write_partition(
+    uri: str, table: DeltaTable, interval: Interval, rows: pa.RecordBatchReader
+) -> int:
     """Replace an interval's partition of a table.
 
     Args:
         uri: the table's address.
+        table: the table, just opened; it is at the new version afterwards.
         rows: any columns but `interval_start`, which is added.
 
     Returns:
@@ -50,9 +61,10 @@ def write_partition(uri: str, interval: Interval, rows: pa.RecordBatchReader) ->
         Exception: whatever reading from the reader raised; the partition stays as it was.
     """
     keyed = _KeyedRows(rows, interval.key)
+    before = table.version()
     try:
         write_deltalake(
-            uri,
+            table,
             keyed.reader(),
             mode="overwrite",
             predicate=f"{INTERVAL} = '{interval.key}'",
@@ -68,7 +80,39 @@ def write_partition(uri: str, interval: Interval, rows: pa.RecordBatchReader) ->
                 "(`python -m pipelines maintain` deletes what no table needs), then run again"
             ) from error
         raise error from cause
+    # The version that created the table has not been synced yet either.
+    _sync_commits(uri, before + 1 if before else 0, table.version())
     return keyed.rows
+
+
+def sync(path: Path) -> None:
+    """Bring a file's content, or a folder's entries, onto the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync_commits(uri: str, first: int, last: int) -> None:
+    """Sync the files that some versions of a local table added, the versions, and their folders."""
+    if "://" in uri:
+        return
+    root = Path(uri)
+    log = root / "_delta_log"
+    entries = [log / f"{version:020}.json" for version in range(first, last + 1)]
+    entries = [entry for entry in entries if entry.is_file()]
+    actions = [
+        json.loads(line)
+        for entry in entries
+        for line in entry.read_text(encoding="utf-8").splitlines()
+    ]
+    added = [root / unquote(each["add"]["path"]) for each in actions if "add" in each]
+    # A file of an earlier one of these versions may have been replaced and vacuumed since.
+    files = [each for each in added if each.is_file()]
+    folders = {each.parent for each in (*files, *entries)} | {root}
+    for path in (*files, *entries, *sorted(folders)):
+        sync(path)
 
 
 def _properties(schema: pa.Schema) -> WriterProperties:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 
-from pipelines.shared.errors import CorruptPartition
 from pipelines.shared.ledger import Manifest, Version
 from pipelines.shared.models import booster
 from pipelines.shared.models.booster import ModelCard
@@ -60,25 +58,14 @@ def parent(run: Run) -> Parent | None:
     """The champion as decided by intervals that ended before the run's began, by version number.
 
     Raises:
-        CorruptPartition: its model text is gone or is not the one that was registered.
+        CorruptPartition: its model is gone or is not the one that was registered.
     """
     number = run.ledger.champion(before=run.interval.start)
     if number is None:
         return None
     version = run.ledger.version(number)
     path = run.lake.local_root / version.artifact
-    if not path.is_file():
-        raise CorruptPartition(
-            f"version {number}, the champion before {run.interval}, has no model text at {path}; "
-            f"rerun training of {version.interval}, or restore the file from a backup"
-        )
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if digest != version.content_hash:
-        raise CorruptPartition(
-            f"the model text of version {number} at {path} is not the one that was registered "
-            f"(SHA-256 {digest[:12]}…, registered {version.content_hash[:12]}…); restore the file "
-            f"from a backup, or rerun training of {version.interval}"
-        )
+    booster.read(path, version.content_hash)
     return Parent(version, path, booster.card(path))
 
 

@@ -121,7 +121,9 @@ def _validate(run: Run, suite: Suite, extracted: Manifest) -> Manifest:
     }  # fmt: skip
     _account(table, interval, counts)
     hashes = [content_hash(split.valid), content_hash(split.quarantine)]
-    details = {"reasons": broken, "batch": batch}
+    details: dict[str, Any] = {"reasons": broken, "batch": batch}
+    if split.result is not None:
+        details["page"] = docs.relative_to(run.lake.local_root).as_posix()
     manifest = Manifest(
         STAGE,
         table,

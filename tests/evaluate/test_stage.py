@@ -14,7 +14,8 @@ from pipelines.evaluate import holdouts
 from pipelines.evaluate.stage import NotTrained, RegistryMismatch
 from pipelines.shared import columns as c
 from pipelines.shared.errors import TrackingUnavailable
-from tests.evaluate.real_groups import Installation, MemoryTracker, decide, week
+from pipelines.shared.ledger import Manifest
+from tests.evaluate.real_groups import FEATURES, Installation, MemoryTracker, decide, week
 
 SCORES = "scores/basket"
 
@@ -155,3 +156,51 @@ def test_a_registry_that_forgot_the_ledgers_versions_is_found_out(
     installation.trained(run, installation.fit(run, "boost", 1, 9), parent=1)
     with pytest.raises(RegistryMismatch, match="restore"):
         evaluate.run(run, MemoryTracker())
+
+
+def test_a_champion_that_lost_its_features_gives_way_to_the_baseline(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_model(installation, MemoryTracker())
+    run = installation.run(5)
+    left = tuple(name for name in FEATURES if name != "days_since")
+    run.ledger.record(
+        Manifest("features", "basket", run.interval, {"groups": 1}, "", details={"features": left})
+    )
+    monkeypatch.setattr("tests.evaluate.real_groups.FEATURES", left)
+    installation.trained(run, installation.fit(run, "compact"), parent=1)
+    evaluation = evaluate.run(run, MemoryTracker())
+    assert evaluation.compared_with == 1
+    assert "better than the baseline" in evaluation.verdict.reasons[0]
+    assert evaluation.verdict.reasons[-1] == (
+        "the champion, version 1, wants features that the shop no longer has: days_since"
+    )
+    assert decide(run, evaluation.verdict.outcome).champion == 2
+
+
+def test_steps_written_without_a_feature_score_nothing(installation: Installation) -> None:
+    run = installation.run(5)
+    whole = holdouts.memory(run, set(FEATURES))
+    step = holdouts.memory_steps(run)[-2]
+    run.ledger.record(
+        Manifest("features", "basket", step, {"groups": 1}, "", details={"features": FEATURES[:-1]})
+    )
+    without = holdouts.memory(run, set(FEATURES))
+    assert 0 < without.groups < whole.groups
+    assert holdouts.memory(run, set(FEATURES[:-1])).groups == whole.groups
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(28, "No space left on device")])
+def test_no_room_is_a_retry_and_no_verdict(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    run = installation.run(0, 5)
+    installation.trained(run, installation.fit(run, "first"))
+
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("pipelines.evaluate.compare.compare", full)
+    with pytest.raises(type(error)):
+        evaluate.run(run, MemoryTracker())
+    assert run.ledger.manifest("evaluate", "basket", run.interval) is None

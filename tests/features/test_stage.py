@@ -47,7 +47,10 @@ def test_a_lake_from_before_a_declaration_says_so(tmp_path: Path) -> None:
     periods = shop.shelf.shop.periods[0]
     more = periods.model_copy(update={"attributes": periods.attributes | {"shelf": 1.0}})
     later = replace(shop.shelf, shop=shop.shelf.shop.model_copy(update={"periods": [more]}))
-    with pytest.raises(FeatureMismatch, match=r"without what .* asks for: shelf; run the features"):
+    with pytest.raises(
+        FeatureMismatch,
+        match=r"without what .* asks for: shelf; run `python -m pipelines features rebuild",
+    ):
         features.run(later.run(1))
 
 

@@ -19,6 +19,7 @@ from pipelines.features.engines import engine
 from pipelines.features.known import read_known
 from pipelines.features.moment import AsOf
 from pipelines.features.state import events, storage
+from pipelines.features.state.step_writer import StepWriter
 from pipelines.features.state.storage import Layout
 from pipelines.shared import columns
 from pipelines.shared.models import vocabulary
@@ -99,7 +100,8 @@ def _state(folder: Path, histories: Any, articles: Any, cuts: set[int]) -> dict[
             run = shelf.run(last)
             shelf.validated(last, of_step(log, last, since=since))
             with opened.scope():
-                fold.fold(run, opened, layout, run.interval, AsOf(run.interval.start, before))
+                as_of = AsOf(run.interval.start, before)
+                fold.fold(run, opened, layout, as_of, StepWriter(run.lake, run.interval))
             since, before = last + 1, run.interval
         run = shelf.run(WEEKS - 1)
         end = run.interval.end

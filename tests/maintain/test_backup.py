@@ -147,14 +147,20 @@ def test_a_damaged_entry_of_the_copy_is_named(kept: Installation) -> None:
 def test_a_file_beside_the_tables_that_was_written_again_is_copied_again(
     kept: Installation,
 ) -> None:
+    page = kept.lake.local_root / "validation" / TABLE / "page.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text("one")
     model = kept.lake.local_root / "models" / "first.txt"
     model.parent.mkdir()
-    model.write_text("one")
+    model.write_text("trained")
     maintain.back_up(kept)
-    model.write_text("two")
-    os.utime(model, (time.time() + 60,) * 2)
+    for path, text in ((page, "two"), (model, "damage")):
+        path.write_text(text)
+        os.utime(path, (time.time() + 60,) * 2)
     assert maintain.back_up(kept) == 1
-    assert (the_copy(kept).lake.local_root / "models" / "first.txt").read_text() == "two"
+    copied = the_copy(kept).lake.local_root
+    assert (copied / page.relative_to(kept.lake.local_root)).read_text() == "two"
+    assert (copied / model.relative_to(kept.lake.local_root)).read_text() == "trained"
     data = files(kept, CHANGES, WEEKS[0])[0]
     good = (the_copy(kept).lake.local_root / data.relative_to(kept.lake.local_root)).read_bytes()
     data.write_bytes(b"damage")

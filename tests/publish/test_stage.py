@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +20,10 @@ from pipelines import publish
 from pipelines.publish.lists import UnsoundScores
 from pipelines.publish.stage import NotServed
 from pipelines.publish.table import PublishedTable, Stamp, TableUnusable
-from pipelines.shared.errors import SourceUnavailable
+from pipelines.shared.errors import CorruptPartition, FeatureMismatch, SourceUnavailable
 from pipelines.shared.intervals import utc
 from pipelines.shared.lake import Lake
+from pipelines.shared.ledger import Manifest
 from pipelines.shared.models import booster
 from pipelines.shared.run import Run
 from tests.evaluate.real_groups import (
@@ -269,3 +271,41 @@ def test_what_cannot_be_published_says_why(
     fresh = Installation.at(tmp_path, Path(champion.settings.lake), champion.vocabulary)
     nobody = publish.run(at(fresh, url, 4))
     assert (nobody.version, nobody.kept) == (None, "there is no champion yet")
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_only_the_model_that_was_decided_on_is_published(
+    champion: Installation, url: str, tmp_path: Path
+) -> None:
+    publish.run(at(champion, url, 4))
+    before = read(url)
+    lake = tmp_path / "copied"
+    shutil.copytree(Path(champion.settings.lake), lake)
+    run = at(champion, url, 5)
+    run = replace(run, settings=run.settings.model_copy(update={"lake": str(lake)}))
+    (text,) = lake.rglob("models/**/*.txt")
+    for damaged in (text.read_text().replace("leaf_value=0", "leaf_value=9", 1), "tree\n", ""):
+        text.write_text(damaged)
+        with pytest.raises(CorruptPartition, match=r"not the one that was trained.*--repair"):
+            publish.run(run)
+    text.with_suffix(".json").write_text("{")
+    text.write_text(next(Path(champion.settings.lake).rglob("models/**/*.txt")).read_text())
+    with pytest.raises(CorruptPartition, match=r"\.json is damaged"):
+        publish.run(run)
+    text.unlink()
+    with pytest.raises(CorruptPartition, match="is gone"):
+        publish.run(run)
+    assert read(url) == before
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_a_champion_whose_features_are_switched_off_is_not_published_on_nulls(
+    champion: Installation, url: str
+) -> None:
+    run = at(champion, url, 5)
+    written = ["shopper_id", "item_id", *FEATURES[:-1]]
+    run.ledger.record(
+        Manifest("serve", "basket", run.interval, {"rows": 1}, "", details={"columns": written})
+    )
+    with pytest.raises(FeatureMismatch, match=f"lacks: {FEATURES[-1]}; switch their families on"):
+        publish.run(run)

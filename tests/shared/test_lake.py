@@ -1,12 +1,13 @@
 """A partition is replaced whole; a table keeps its types; damage is named."""
 
 import datetime as dt
+import resource
 from decimal import Decimal
 
 import pyarrow as pa
 import pytest
 
-from pipelines.shared.errors import CorruptPartition
+from pipelines.shared.errors import CorruptPartition, LakeUnavailable
 from pipelines.shared.hashing import content_hash
 from pipelines.shared.intervals import Interval
 from pipelines.shared.lake import Lake
@@ -78,6 +79,39 @@ def test_a_damaged_file_is_named(lake, tmp_path):
     lake.replace("t", WEEKS[0], ROWS)
     next(tmp_path.rglob("*.parquet")).write_bytes(b"no parquet at all")
     with pytest.raises(CorruptPartition, match="damaged or missing"):
+        lake.read("t")
+
+
+def test_storage_that_does_not_answer_is_not_damage(lake):
+    lake.replace("t", WEEKS[0], ROWS)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(LakeUnavailable, match="Too many open files"):
+            lake.read("t", [WEEKS[0]])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert lake.read("t", [WEEKS[0]]).num_rows == 3
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("Generic S3 error: Error performing GET: response error: 503 Slow Down", LakeUnavailable),
+        ("AWS Error ACCESS_DENIED during GetObject operation", LakeUnavailable),
+        ("operation timed out", LakeUnavailable),
+        ("Invalid JSON in log record, version=3", CorruptPartition),
+        ("Couldn't deserialize thrift: TProtocolException: Invalid data", CorruptPartition),
+    ],
+)
+def test_a_store_says_in_words_whether_it_is_away(lake, monkeypatch, said, kind):
+    lake.replace("t", WEEKS[0], ROWS)
+
+    def fail(*_):
+        raise OSError(said)
+
+    monkeypatch.setattr(Lake, "dataset", fail)
+    with pytest.raises(kind):
         lake.read("t")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict
 from importlib.metadata import version
@@ -12,6 +13,7 @@ import pyarrow as pa
 
 from pipelines.evaluate.tracking.tracker import ModelReport
 from pipelines.shared.errors import PermanentError
+from pipelines.shared.models import booster
 from pipelines.shared.models.booster import ModelCard
 
 if TYPE_CHECKING:
@@ -63,9 +65,10 @@ def save(folder: Path, model: ModelReport, sample: pa.Table, model_id: str) -> P
 def _files(folder: Path, model: ModelReport) -> dict[str, str]:
     """Write the card beside the model text; artifact name → path."""
     card = folder / "card.json"
-    card.write_text(json.dumps(asdict(model.card), sort_keys=True), encoding="utf-8")
     text = folder / "model.txt"
-    text.write_bytes(model.model.read_bytes())
+    text.write_text(booster.read(model.model), encoding="utf-8")
+    held = asdict(model.card) | {"sha256": hashlib.sha256(text.read_bytes()).hexdigest()}
+    card.write_text(json.dumps(held, sort_keys=True), encoding="utf-8")
     return {"model": str(text), "card": str(card)}
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from datetime import timedelta
+from typing import Any, Final
 
 import ibis
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from pipelines.features.counters import WINDOW_DAYS
 from pipelines.features.engines.base import Engine, Table, attach
 from pipelines.features.moment import DAY, micros
 from pipelines.features.state import storage
@@ -17,8 +20,9 @@ from pipelines.shared.intervals import Interval
 from pipelines.shared.run import Run
 
 LOOKBACK_STEPS: Final = 8
-"""A group is formed once. Groups of so many steps are remembered; an older basket, or list, that
-arrives only now is too late to tell apart from one that was formed already."""
+"""A basket, or list, that is older than so many steps when it arrives is too late: what was known
+when it happened is no longer what stands. One that came before is not formed again, however much
+later it gains a line."""
 
 LABELS: Final = pa.schema({columns.GROUP: pa.string()}).append(pa.field(columns.LABEL, pa.int8()))
 
@@ -34,7 +38,9 @@ class Formed:
     labels: pa.Table
     """See `LABELS`; a row an item that the basket or list held."""
     late: int
-    open: int
+    still_open: pa.Table | None = None
+    """Rows of groups whose window has not closed (`Layout.open_rows`), sorted by group and item;
+    None where groups are formed at once."""
 
 
 def group_schema(layout: Layout) -> pa.Schema:
@@ -43,17 +49,32 @@ def group_schema(layout: Layout) -> pa.Schema:
     return pa.schema([layout.index.field(name) for name in names])
 
 
-def formed_before(run: Run, engine: Engine, layout: Layout, step: Interval) -> Table:
-    """Ids of the groups formed in the last steps, wherever they matured."""
-    since = step.start - (LOOKBACK_STEPS - 1) * run.shop.grid.step
-    ids = pa.schema({columns.GROUP: pa.string()})
-    tables = [f"group_index/{layout.shop.surface.name}", storage.OPEN_GROUPS]
-    parts = [storage.read_between(run, table, ids, since, step.start) for table in tables]
-    return engine.load(pa.concat_tables(parts)).distinct()
+def earlier_versions(
+    run: Run,
+    engine: Engine,
+    table: str,
+    schema: pa.Schema,
+    step: Interval,
+    key: str,
+    ids: pa.Array[Any],
+) -> Table:
+    """What the steps of the window before a step hold of some groups, with the step of each.
+
+    Reads a year of one column; only rows of these groups are held.
+
+    Args:
+        table: of versions in `schema`.
+        key: the column that names a row's group.
+        ids: the groups that the step's own changes touch.
+    """
+    since = step.start - timedelta(days=WINDOW_DAYS)
+    wanted = pc.field(key).isin(ids)
+    keyed = schema.append(pa.field(columns.INTERVAL, pa.string()))
+    return engine.load(storage.read_between(run, table, keyed, since, step.start, wanted))
 
 
 def split_late(groups: Table, earlier: Table, step: Interval, days: int) -> tuple[Table, Table]:
-    """Split groups into new ones and ids of late ones: formed before, or too old to know."""
+    """Split groups into new ones and ids of late ones: formed before, or too old by now."""
     oldest = micros(step.start) - LOOKBACK_STEPS * days * DAY
     marked = attach(groups, earlier.mutate(_formed=ibis.literal(True)), columns.GROUP)
     late = marked._formed.fill_null(False) | (marked.group_time < oldest)

@@ -9,7 +9,7 @@ from pipelines.features.engines.base import Engine, Table, attach
 from pipelines.features.groups import arrivals
 from pipelines.features.groups.arrivals import Formed
 from pipelines.features.known import Known
-from pipelines.features.moment import DAY, micros
+from pipelines.features.moment import micros
 from pipelines.features.state import storage
 from pipelines.features.state.events import plausible, standing
 from pipelines.features.state.storage import Layout
@@ -25,7 +25,11 @@ def form(run: Run, engine: Engine, layout: Layout, step: Interval, known: Known)
         known: what was known when the step began.
     """
     versions = storage.read(run, storage.EVENTS, layout.events, step)
-    earlier = arrivals.formed_before(run, engine, layout, step)
+    before = arrivals.earlier_versions(
+        run, engine, storage.EVENTS, layout.events, step, "group_key",
+        versions["group_key"].combine_chunks(),
+    )  # fmt: skip
+    earlier = _anchors(before, layout, columns.INTERVAL).select(group_id="group_key").distinct()
     arrived, labelled, late = _arrived(engine.load(versions), earlier, layout, step)
     new = engine.materialize(arrived)
     labels = engine.materialize(labelled)
@@ -43,7 +47,6 @@ def form(run: Run, engine: Engine, layout: Layout, step: Interval, known: Known)
         engine.arrow(new, arrivals.group_schema(layout), columns.GROUP),
         engine.arrow(labels, arrivals.LABELS, columns.GROUP),
         engine.count(late),
-        0,
     )
 
 
@@ -60,10 +63,8 @@ def _arrived(
         A row a group: group_id, shopper_id, group_time, context_time, mature_at; a row an item
         that its events touched: group_id, item_id, label; and the ids of late groups.
     """
-    surface = layout.shop.surface
-    events = plausible(standing(versions))
-    events = events.filter(events.group_key.notnull() & events[columns.SHOPPER].notnull())
-    anchors = events.filter(events.kind == surface.groups_of)
+    events = _of_baskets(versions)
+    anchors = _anchors(versions, layout)
     baskets = anchors.group_by(group_id=anchors.group_key).agg(
         shopper_id=anchors[columns.SHOPPER].min(), group_time=anchors.event_time.min()
     )
@@ -73,10 +74,21 @@ def _arrived(
         label=of_new.grade.max().cast("int8")
     )
     committed = of_new.group_by(columns.GROUP).agg(committed=of_new[columns.COMMITTED_AT].max())
-    window = int(surface.attribution_days * DAY)
     dated = attach(new, committed, columns.GROUP)
     groups = dated.mutate(
         context_time=arrivals.context_time(dated.group_time, step),
-        mature_at=ibis.greatest(dated.committed, dated.group_time + window, micros(step.start)),
+        mature_at=ibis.greatest(dated.committed, dated.group_time, micros(step.start)),
     )
     return groups.drop("committed"), labels, late
+
+
+def _of_baskets(versions: Table, *within: str) -> Table:
+    """Standing events that belong to a shopper's basket, or what stood `within` each step."""
+    events = plausible(standing(versions, "event_key", *within))
+    return events.filter(events.group_key.notnull() & events[columns.SHOPPER].notnull())
+
+
+def _anchors(versions: Table, layout: Layout, *within: str) -> Table:
+    """The events that make a basket one of the surface's."""
+    events = _of_baskets(versions, *within)
+    return events.filter(events.kind == layout.shop.surface.groups_of)

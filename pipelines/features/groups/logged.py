@@ -24,14 +24,23 @@ _KEYS = (columns.GROUP, columns.ITEM)
 
 
 def form(run: Run, engine: Engine, layout: Layout, step: Interval, known: Known) -> Formed:
-    """Store the lists that arrived in the step as open groups; form those whose window closes.
+    """Open a group for each list that arrived in the step; form those whose window closes.
 
     Args:
         known: what was known when the step began.
     """
-    changes = storage.read_changes(run, layout, showings.declared(layout).table, step)
-    earlier = arrivals.formed_before(run, engine, layout, step)
-    arrived, late = _arrived(engine.load(changes), earlier, layout, step)
+    own = storage.read(run, storage.SHOWN, layout.shown, step)
+    before = arrivals.earlier_versions(
+        run,
+        engine,
+        storage.SHOWN,
+        layout.shown,
+        step,
+        columns.GROUP,
+        own[columns.GROUP].combine_chunks(),
+    )
+    earlier = showings.standing(before, columns.INTERVAL).select(columns.GROUP).distinct()
+    arrived, late = _arrived(engine.load(own), earlier, layout, step)
     shown = engine.materialize(arrived)
     shoppers = shown.select(columns.SHOPPER).distinct()
     proposed = candidates.propose(engine, known, layout, shoppers, None)
@@ -43,7 +52,6 @@ def form(run: Run, engine: Engine, layout: Layout, step: Interval, known: Known)
     fresh = engine.arrow(built, schema, *_KEYS)
     carried = storage.read(run, storage.OPEN_GROUPS, schema, known.counters.as_of.folded)
     closed, still_open = _split_closed(pa.concat_tables([carried, fresh]), step)
-    run.lake.replace(storage.OPEN_GROUPS, step, still_open)
     labelled = _labelled(run, engine, layout, step, closed)
     mature = _mature_groups(engine, labelled, step)
     return Formed(
@@ -51,22 +59,24 @@ def form(run: Run, engine: Engine, layout: Layout, step: Interval, known: Known)
         engine.arrow(mature, arrivals.group_schema(layout), columns.GROUP),
         conform(labelled, arrivals.LABELS),
         engine.count(late),
-        len(still_open[columns.GROUP].unique()),
+        still_open,
     )
 
 
-def _arrived(changes: Table, earlier: Table, layout: Layout, step: Interval) -> tuple[Table, Table]:
+def _arrived(
+    versions: Table, earlier: Table, layout: Layout, step: Interval
+) -> tuple[Table, Table]:
     """The lists that a step's changes of the impressions table bring, net.
 
     Args:
-        changes: the step's changes of the impressions table.
+        versions: the step's versions of showings (`state/shown`).
         earlier: ids of groups formed earlier.
 
     Returns:
         A row a shown item: group_id, shopper_id, item_id, shown_position, group_time,
         context_time, window_end, known_at; and the ids of lists that came too late.
     """
-    rows = showings.standing(showings.versions(changes, layout))
+    rows = showings.standing(versions)
     lists = rows.group_by(columns.GROUP).agg(
         shopper_id=rows[columns.SHOPPER].min(),
         group_time=rows.group_time.min(),

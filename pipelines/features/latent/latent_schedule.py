@@ -16,6 +16,7 @@ from pipelines.features.engines.base import Engine, Table
 from pipelines.features.latent import als
 from pipelines.features.latent.als import Factors, Touched
 from pipelines.features.state import storage
+from pipelines.features.state.step_writer import StepWriter
 from pipelines.features.state.storage import Layout
 from pipelines.shared.columns import ITEM, SHOPPER
 from pipelines.shared.intervals import Interval
@@ -53,11 +54,11 @@ def known_factors(run: Run, engine: Engine, layout: Layout, counters: Counters) 
     )
 
 
-def store(run: Run, step: Interval, factors: Factors) -> None:
+def store(state: StepWriter, factors: Factors) -> None:
     """Write the step's factors."""
     shoppers, items = als.to_tables(factors)
-    run.lake.replace(storage.SHOPPER_FACTORS, step, shoppers)
-    run.lake.replace(storage.ITEM_FACTORS, step, items)
+    state.write(storage.SHOPPER_FACTORS, shoppers, SHOPPER)
+    state.write(storage.ITEM_FACTORS, items, ITEM)
 
 
 def nearest(engine: Engine, factors: Factors, shoppers: Table, layout: Layout) -> Table:

@@ -19,11 +19,17 @@ def item_versions(changes: Table, layout: Layout) -> Table:
     texts = {"item_category": item.category} | {
         f"item_{name}": column for name, column in item.attributes.items()
     }
+    if item.available:
+        had = changes[item.available]
+        available = {"available": (had if had.type().is_boolean() else had > 0).fill_null(False)}
+    else:
+        available = {}
     return changes.select(
         item_id=changes[item.id],
         price_cents=cents(changes[item.price]) if item.price else ibis.null("int64"),
         listed_at=changes[columns.COMMITTED_AT],
         **{name: changes[column].cast("string") for name, column in texts.items()},
+        **available,
         **change(changes),
     ).filter(lambda row: row.item_id.notnull())
 

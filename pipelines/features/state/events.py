@@ -75,9 +75,15 @@ def normalise(changes: Table, layout: Layout, event: Event) -> Table:
     return versions.select(*types.names)
 
 
-def standing(versions: Table, key: str = "event_key") -> Table:
-    """The last version of each key, less the deleted."""
-    by_position = ibis.window(group_by=key, order_by=ibis.desc(versions[columns.POSITION]))
+def standing(versions: Table, key: str = "event_key", *within: str) -> Table:
+    """The last version of each key, less the deleted.
+
+    Args:
+        within: columns in each value of which what stood is wanted, say in each step.
+    """
+    by_position = ibis.window(
+        group_by=[key, *within], order_by=ibis.desc(versions[columns.POSITION])
+    )
     last = versions.mutate(_age=ibis.row_number().over(by_position)).filter(
         lambda row: (row._age == 0) & (row[columns.OP] != columns.DELETE)
     )

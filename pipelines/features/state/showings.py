@@ -38,9 +38,13 @@ def versions(changes: Table, layout: Layout) -> Table:
     )
 
 
-def standing(shown: Table) -> Table:
-    """The last version of each showing that says who saw what in which list, and when."""
-    stood = events.standing(shown, "shown_key")
+def standing(shown: Table, *within: str) -> Table:
+    """The last version of each showing that says who saw what in which list, and when.
+
+    Args:
+        within: see `events.standing`.
+    """
+    stood = events.standing(shown, "shown_key", *within)
     return stood.filter(
         stood.group_id.notnull()
         & stood.shopper_id.notnull()

@@ -98,11 +98,13 @@ class Layout:
         """`state/items`, a row an item: `category` and attributes as text, and when the shop
         first listed it."""
         attributes = {f"item_{name}": pa.string() for name in self.shop.item.attributes}
+        available = {"available": pa.bool_()} if self.shop.item.available else {}
         return _schema(
             {
                 columns.ITEM: self.item,
                 "item_category": pa.string(),
                 **attributes,
+                **available,
                 "price_cents": pa.int64(),
                 "listed_at": _TIME,
                 columns.POSITION: pa.int64(),
@@ -190,12 +192,21 @@ def read_changes(run: Run, layout: Layout, table: str, step: Interval) -> pa.Tab
 
 
 def read_between(
-    run: Run, table: str, schema: pa.Schema, since: datetime, until: datetime
+    run: Run,
+    table: str,
+    schema: pa.Schema,
+    since: datetime,
+    until: datetime,
+    where: pc.Expression | None = None,
 ) -> pa.Table:
-    """Partitions whose step overlaps `[since, until)` or lies inside it; errors as of `read`."""
+    """Partitions whose step overlaps `[since, until)` or lies inside it; errors as of `read`.
+
+    Args:
+        where: only rows for which this holds; the others are never held in memory.
+    """
     first = since - timedelta(days=run.shop.interval.days)
     low, high = (f"{edge:%Y-%m-%dT%H:%M:%SZ}" for edge in (first, until))
-    return _read(run, table, schema, between=(low, high))
+    return _read(run, table, schema, between=(low, high), where=where)
 
 
 def _read(run: Run, table: str, schema: pa.Schema, **partitions: Any) -> pa.Table:
@@ -208,13 +219,15 @@ def _read(run: Run, table: str, schema: pa.Schema, **partitions: Any) -> pa.Tabl
         missing = sorted(set(schema.names) - set(run.lake.columns(table)))
         if not missing:
             raise
+        partitions.pop("where", None)
         held = run.lake.read(table, columns=[columns.INTERVAL], **partitions)[columns.INTERVAL]
         if len(held) == 0:
             return schema.empty_table()
         raise FeatureMismatch(
             f"{table} of shop {run.shop.shop} was written without what shop.yaml or this version "
-            f"of Freshrank asks for: {', '.join(missing)}; run the features stage again for every "
-            f"interval from {pc.min(held)} on, or go back to what wrote it"
+            f"of Freshrank asks for: {', '.join(missing)}; run `python -m pipelines features "
+            f"rebuild --shop {run.shop.shop} --start {pc.min(held)} --end "
+            f"{run.interval.end:%FT%TZ}`, or go back to what wrote it"
         ) from None
 
 

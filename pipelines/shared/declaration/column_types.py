@@ -26,6 +26,9 @@ PLAIN: dict[str, pa.DataType] = {
 OPAQUE = ("bytes", "json")
 """Stored as they are, but no key and nothing that a ranker reads."""
 
+COUNTABLE = ("bool", "int16", "int32", "int64", "uint32", "uint64", "float64")
+"""A flag or a number, as decimals are too."""
+
 _DECIMAL = re.compile(r"^decimal\((\d{1,2}), ?(\d{1,2})\)$")
 
 

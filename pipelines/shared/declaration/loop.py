@@ -87,8 +87,8 @@ class Gate(Declared):
     max_megabytes: Annotated[float, Field(gt=0)] = 20.0
     """Largest size of a model's text in megabytes; a challenger that would pass it is compacted."""
     max_score_ms: Annotated[float, Field(gt=0)] = 50.0
-    """Longest time in milliseconds to score 500 candidates on one thread, at the 99th
-    percentile."""
+    """Longest time in milliseconds to score 500 candidates on one thread, reckoned from the nodes
+    of the trees that they visit, so that a busy machine changes no verdict."""
     compact_margin: Annotated[float, Field(ge=0)] = 0.005
     """Largest loss of NDCG@10 against the champion on the forward holdout, at the lower end of the
     bootstrap interval, of a new model that replaces one which cannot be continued."""

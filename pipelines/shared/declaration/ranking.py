@@ -32,6 +32,9 @@ class Item(Declared):
     """Feature name → column, for further categorical attributes."""
     price: Name | None = None
     """Column with the item's current price."""
+    available: Name | None = None
+    """Column that says whether the item can be had: a flag, or a number such as the stock, which
+    has to be above 0. An item whose value is null cannot. Only what can be had is served."""
 
 
 class Event(Declared):
@@ -108,7 +111,7 @@ class Surface(Declared):
     `generated`."""
     attribution_days: Annotated[float, Field(ge=0, le=90)] = 0.0
     """Attribution window in days: how long after the group's time an event still counts for a
-    label."""
+    label. Of logged candidates only: a generated group is the basket itself."""
     max_candidates: Annotated[int, Field(ge=20, le=5000)] = 300
     """Largest number of candidates of a generated group."""
     top_k: Annotated[int, Field(ge=1, le=1000)] = 20
@@ -124,6 +127,11 @@ class Surface(Declared):
             raise ValueError("`impressions` is required exactly when candidates are `logged`")
         if (self.candidates == "generated") != (self.groups_of is not None):
             raise ValueError("`groups_of` is required exactly when candidates are `generated`")
+        if self.candidates == "generated" and self.attribution_days:
+            raise ValueError(
+                f"`attribution_days: {self.attribution_days:g}` has no meaning for `generated` "
+                "candidates, whose groups are labelled by their own basket; leave it out"
+            )
         return self
 
 

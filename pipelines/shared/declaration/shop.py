@@ -9,7 +9,7 @@ from typing import Annotated, Self
 from pydantic import Field, PrivateAttr, model_validator
 
 from pipelines.shared.declaration.base import Declared, Name, require
-from pipelines.shared.declaration.column_types import OPAQUE, PLAIN
+from pipelines.shared.declaration.column_types import COUNTABLE, OPAQUE, PLAIN
 from pipelines.shared.declaration.loop import Every, Gate, Learning, Retention
 from pipelines.shared.declaration.ranking import Event, Features, Item, Periods, Shopper, Surface
 from pipelines.shared.declaration.tables import Source, Table
@@ -180,12 +180,23 @@ class Shop(Declared):
                 raise ValueError(f"surfaces[0].groups_of: event {kind!r} declares no `group`")
         return self
 
+    @model_validator(mode="after")
+    def _availability_is_a_flag_or_a_number(self) -> Self:
+        if self.item.available is not None:
+            written = self.tables[self.item.table].columns[self.item.available]
+            if written not in COUNTABLE and not written.startswith("decimal"):
+                raise ValueError(
+                    f"item.available: column {self.item.available!r} is {written}; accepted: "
+                    f"{', '.join(COUNTABLE)}, decimal(p,s): a flag, or a number above 0"
+                )
+        return self
+
     def _mentions(self) -> list[tuple[str, str, dict[str, str]]]:
         """Every mention of a table's columns: path, table, field → column."""
         item = self.item
         mentions: list[tuple[str, str, dict[str, str]]] = [
             ("shopper", self.shopper.table, {"id": self.shopper.id}),
-            ("item", item.table, _columns(item, "id", "category", "price")),
+            ("item", item.table, _columns(item, "id", "category", "price", "available")),
             ("item.attributes", item.table, dict(item.attributes)),
         ]
         for place, event in enumerate(self.events):

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from pipelines.shared import columns as c
 from pipelines.shared import hashing
 from pipelines.shared.errors import CorruptPartition, FeatureMismatch, PermanentError
+from pipelines.shared.intervals import Interval
 from pipelines.shared.ledger import Manifest
 from pipelines.shared.run import Run
 from pipelines.train.data import examples, weights
@@ -84,7 +85,7 @@ def select(run: Run, steps: list[Manifest], since: datetime | None, until: datet
     index = run.lake.read(
         f"group_index/{run.shop.surface.name}", [step.interval for step in wanted], names
     )
-    _require_complete(index, wanted)
+    _require_complete(run, index, wanted)
     mature = pc.field(c.MATURE_AT) < pa.scalar(until, _TIME)
     if since is not None:
         mature = mature & (pc.field(c.MATURE_AT) >= pa.scalar(since, _TIME))
@@ -93,8 +94,8 @@ def select(run: Run, steps: list[Manifest], since: datetime | None, until: datet
     if len(pc.unique(teaching[c.GROUP])) < teaching.num_rows:
         raise CorruptPartition(
             f"a group is in two partitions of group_index/{run.shop.surface.name} between "
-            f"{wanted[0].interval.key} and {wanted[-1].interval.key}; rerun the features stage of "
-            "these intervals"
+            f"{wanted[0].interval.key} and {wanted[-1].interval.key}; "
+            f"{_rebuild(run, wanted[0].interval, wanted[-1].interval)}"
         )
     ordered = teaching.sort_by([(name, "ascending") for name in reversed(_INDEX)])
     return Selection(ordered, fresh.num_rows - teaching.num_rows)
@@ -103,7 +104,14 @@ def select(run: Run, steps: list[Manifest], since: datetime | None, until: datet
 _INDEX = [c.GROUP, c.INTERVAL]
 
 
-def _require_complete(index: pa.Table, steps: list[Manifest]) -> None:
+def _rebuild(run: Run, first: Interval, last: Interval) -> str:
+    return (
+        f"`python -m pipelines features rebuild --shop {run.shop.shop} --start "
+        f"{first.start:%FT%TZ} --end {last.end:%FT%TZ}` forms the groups of these intervals again"
+    )
+
+
+def _require_complete(run: Run, index: pa.Table, steps: list[Manifest]) -> None:
     counted = index.group_by(c.INTERVAL).aggregate([(c.GROUP, "count")])
     groups = dict(
         zip(counted[c.INTERVAL].to_pylist(), counted[f"{c.GROUP}_count"].to_pylist(), strict=True)
@@ -112,7 +120,7 @@ def _require_complete(index: pa.Table, steps: list[Manifest]) -> None:
         if (have := groups.get(step.interval.key, 0)) != step.counts["groups"]:
             raise CorruptPartition(
                 f"the group index of {step.interval} holds {have} groups, but the ledger knows of "
-                f"{step.counts['groups']}; rerun the features stage of this interval"
+                f"{step.counts['groups']}; {_rebuild(run, step.interval, step.interval)}"
             )
 
 
@@ -145,8 +153,8 @@ def _partitions(run: Run, selection: Selection, catalogue: Catalogue) -> Iterato
     present = set(run.lake.columns(table))
     if missing := [name for name in catalogue.features if name not in present]:
         raise FeatureMismatch(
-            f"{table} lacks features that the ledger lists: {', '.join(missing)}; rerun the "
-            "features stage of the run's intervals"
+            f"{table} lacks features that the ledger lists: {', '.join(missing)}; "
+            f"{_rebuild(run, run.steps[0], run.steps[-1])}"
         )
     logged = [_POSITION] if _POSITION in present else []
     wanted = dict.fromkeys([c.GROUP, c.ITEM, c.LABEL, *logged, *catalogue.features])
@@ -224,7 +232,7 @@ def _require_labels(rows: pa.Table, key: str) -> None:
         raise UnsoundGroups(
             f"labels of {key}: {labels.null_count} are missing, the others lie in {low} … {high}; "
             f"a label is a grade of 0 … {MAX_GRADE}: mend the events' grades in the declaration "
-            "and rerun the features stage of this interval"
+            "and run `python -m pipelines features rebuild` for this interval"
         )
 
 
@@ -234,5 +242,6 @@ def _require_finite(features: pa.Table, key: str) -> None:
         if pa.types.is_floating(field.type) and pc.any(pc.is_inf(features[field.name])).as_py():
             raise UnsoundGroups(
                 f"feature {field.name} of {key} is infinite in some rows; a ratio without a "
-                "denominator is null: mend the feature and rerun its stage for this interval"
+                "denominator is null: mend the feature and run `python -m pipelines features "
+                "rebuild` for this interval"
             )

@@ -92,15 +92,15 @@ def test_each_basket_that_arrived_and_stayed_is_a_group(weeks: Weeks) -> None:
     counts = weeks.shop.shelf.run(1).ledger.manifests("features")[-1].counts
     assert counts["groups"] == 10
     of_food = {"200", "211", "220"}
-    assert counts["rows"] == len(weeks.rows) == 10 * len({1, 2, 3, 4, 77}) + len(of_food) * 2
+    assert counts["rows"] == len(weeks.rows) == 10 * len({1, 2, 3, 4}) + len(of_food) * 2
     assert counts["skipped_late"] == len({"120", "221"})
 
 
 def test_labels_and_what_the_candidates_missed(weeks: Weeks) -> None:
     labels = {row["item_id"]: row["label"] for row in weeks.rows if row["group_id"] == "200"}
-    assert labels == {1: 1, 2: 0, 3: 0, 4: 0, 77: 0, 5: 0, 6: 1}
+    assert labels == {1: 1, 2: 0, 3: 0, 4: 0, 5: 0, 6: 1}
     group = weeks.index["200"]
-    assert (group["n_relevant"], group["n_found"], group["n_candidates"]) == (3, 2, 7), (
+    assert (group["n_relevant"], group["n_found"], group["n_candidates"]) == (3, 2, 6), (
         "item 88, which the catalogue lacks, had never been bought"
     )
     assert (group["group_time"], group["mature_at"]) == (at(8.5), at(8.5))
@@ -196,9 +196,9 @@ def test_an_event_that_claims_the_far_future_never_counts(weeks: Weeks) -> None:
     assert sources == {(0, 1)}, "nobody bought it yet"
 
 
-def test_an_item_outside_the_catalogue_is_a_candidate_without_attributes(weeks: Weeks) -> None:
-    stray = weeks.row("240", 77)
-    assert (stray["item_category"], stray["price"], stray["label"]) == (-1, None, 1)
+def test_an_item_outside_the_catalogue_is_no_candidate(weeks: Weeks) -> None:
+    assert 77 not in {row["item_id"] for row in (*weeks.rows, *weeks.serving)}
+    assert (weeks.index["240"]["n_relevant"], weeks.index["240"]["n_found"]) == (1, 0)
 
 
 def test_periods_hold_at_the_groups_time(weeks: Weeks) -> None:
@@ -214,7 +214,7 @@ def test_periods_hold_at_the_groups_time(weeks: Weeks) -> None:
 def test_cold_shoppers_are_served_what_is_popular(weeks: Weeks) -> None:
     assert (weeks.served.shoppers, weeks.served.cold) == (9, 2), "3 cancelled, 9 never came"
     cold = [row for row in weeks.serving if row["shopper_id"] == 9]
-    assert {row["item_id"] for row in cold} == {1, 2, 3, 4, 6, 77, 88}
+    assert {row["item_id"] for row in cold} == {1, 2, 3, 4, 6}
     assert all(row["from_popularity"] == 1 and row["pair_share"] is None for row in cold)
 
 
@@ -227,3 +227,44 @@ def test_serving_and_groups_have_the_same_features(weeks: Weeks) -> None:
     assert set(built.features) == set(weeks.serving[0]) - {"shopper_id", "item_id"}
     assert set(built.features) < set(weeks.rows[0])
     assert set(built.categorical) == {"item_category", "item_department", "item_brand"}
+
+
+def test_what_was_deleted_or_cannot_be_had_is_not_proposed(tmp_path: Path) -> None:
+    shop = Grocery(tmp_path)
+    item = shop.shelf.shop.item.model_copy(update={"available": "price"})
+    shelf = replace(shop.shelf, shop=shop.shelf.shop.model_copy(update={"item": item}))
+    for order, bought in enumerate((1, 2, 3, 4)):
+        shop.line(1, 100 + order, 1, bought)
+    shop.item(2, 2, "drinks", price=0)
+    shop.item(2, 3, "food", op="delete")
+    shop.item(2, 5, "food", price=0)
+    shop.line(8, 200, 1, 1)
+    shop.validate(0, 1)
+    features.run(shelf.run(0, 1))
+    proposed = {row["item_id"] for row in rows_of(shelf.run(1), "groups/basket")}
+    assert {1, 2, 4} <= proposed
+    assert 3 not in proposed
+    features.serve(shelf.run(1))
+    served = {row["item_id"] for row in rows_of(shelf.run(1), "serving/basket")}
+    assert {1, 4} <= served
+    assert not served & {2, 3, 5}
+
+
+def test_a_list_is_for_the_weekday_and_hour_at_which_the_shopper_comes(tmp_path: Path) -> None:
+    shop = Grocery(tmp_path)
+    for order, day in enumerate((2 + 17 / 24, 3 + 17 / 24, 9 + 17 / 24)):
+        shop.line(day, 100 + order, 1, 1)
+    for order, shopper in enumerate((2, 2, 2, 2)):
+        shop.line(5 + order / 7 + 8 / 24, 200 + order, shopper, 1)
+    shop.validate(0, 1)
+    run = shop.shelf.run(1)
+    features.run(run)
+    features.serve(run)
+    rows = rows_of(run, "serving/basket")
+    comes = {row["shopper_id"]: (row["weekday"], row["hour"]) for row in rows}
+    assert comes[1] == (2, 17)
+    assert comes[2][0] == comes[3][0] == 5
+    (days,) = {
+        row["pair_days_since"] for row in rows if (row["shopper_id"], row["item_id"]) == (1, 1)
+    }
+    assert days == pytest.approx(7)

@@ -4,6 +4,7 @@ MLflow stores this file with each model version and runs it in a clean process, 
 nothing of this project. The folder is no package: it is shipped, never imported.
 """
 
+import hashlib
 import json
 from typing import Any
 
@@ -19,10 +20,22 @@ class Ranker(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     """A LightGBM ranker with the vocabulary it was trained with (artifacts `model`, `card`)."""
 
     def load_context(self, context: Any) -> None:
-        """Read the model text and its card."""
-        self.booster = lgb.Booster(model_file=context.artifacts["model"])
+        """Read the model text and its card.
+
+        Raises:
+            ValueError: the text is not the one that the card was written for.
+        """
         with open(context.artifacts["card"], encoding="utf-8") as file:  # noqa: PTH123
             self.card = json.load(file)
+        with open(context.artifacts["model"], "rb") as file:  # noqa: PTH123
+            text = file.read()
+        if hashlib.sha256(text).hexdigest() != self.card["sha256"]:
+            raise ValueError(
+                f"{context.artifacts['model']} is not the model that was trained (SHA-256 on its "
+                f"card {self.card['sha256'][:12]}…); download the version again, or register it "
+                "again by running its interval's stage evaluate"
+            )
+        self.booster = lgb.Booster(model_str=text.decode())
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
