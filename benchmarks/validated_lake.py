@@ -5,7 +5,7 @@ Benchmarks and tests of later stages begin here: extraction and validation are s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

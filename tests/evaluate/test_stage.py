@@ -161,7 +161,8 @@ def test_a_registry_that_forgot_the_ledgers_versions_is_found_out(
 def test_a_champion_that_lost_its_features_gives_way_to_the_baseline(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first_model(installation, MemoryTracker())
+    tracker = MemoryTracker()
+    first_model(installation, tracker)
     run = installation.run(5)
     left = tuple(name for name in FEATURES if name != "days_since")
     run.ledger.record(
@@ -169,7 +170,7 @@ def test_a_champion_that_lost_its_features_gives_way_to_the_baseline(
     )
     monkeypatch.setattr("tests.evaluate.real_groups.FEATURES", left)
     installation.trained(run, installation.fit(run, "compact"), parent=1)
-    evaluation = evaluate.run(run, MemoryTracker())
+    evaluation = evaluate.run(run, tracker)
     assert evaluation.compared_with == 1
     assert "better than the baseline" in evaluation.verdict.reasons[0]
     assert evaluation.verdict.reasons[-1] == (
