@@ -10,18 +10,29 @@ from typing import Any
 
 from pipelines.shared.intervals import Interval
 
-_OF_OTHER_HOSTS = re.compile(
-    r'<script[^>]*\ssrc="[^"]*"[^>]*>\s*</script>|<link\s[^>]*>|<img\s[^>]*src="https?:[^>]*>'
+_LEFT_OUT = re.compile(
+    r'<script.*?</script>|<link\s[^>]*>|<img\s[^>]*src="https?:[^>]*>|<footer>.*?</footer>'
+    r'|<a href="\.\./[^>]*>(?=.*?</a>)',
+    re.DOTALL,
 )
-"""What Great Expectations would load from six other hosts, which would learn of every reader."""
-_HEAD = (
-    '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-    "style-src 'unsafe-inline'; img-src data:\"><style>body{font:15px/1.5 sans-serif;margin:2em "
-    "auto;max-width:70em;padding:0 1em}table{border-collapse:collapse;margin:.5em 0}td,th{border:"
-    "1px solid #ccc;padding:.2em .6em;text-align:left;vertical-align:top;word-break:break-word}"
-    "ul{padding-left:1.2em}</style>"
-)
-"""Nothing is loaded and no script runs, whatever a value holds."""
+"""What Great Expectations loads from six other hosts, which would learn of every reader; scripts,
+which a value might bring too; links to pages that are not made."""
+_HEAD = """<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<style>
+body {font: 15px/1.5 sans-serif; margin: 2em auto; max-width: 70em; padding: 0 1em}
+table {border-collapse: collapse; margin: .5em 0}
+td, th {border: 1px solid #ccc; padding: .2em .6em; text-align: left; vertical-align: top}
+td {overflow-wrap: anywhere}
+th * {word-break: normal !important}
+.breadcrumb {list-style: none; padding: 0; font-weight: bold}
+.breadcrumb-item:first-child {display: none}
+.sticky > .card:first-of-type {display: none}
+.fa-times::before {color: #b00; content: "✗"}
+.fa-check-circle::before {color: #080; content: "✓"}
+.fa-exclamation-triangle::before {color: #a60; content: "!"}
+</style>"""
+"""Nothing is loaded and no script runs, whatever a value holds. The filter is a script's."""
 _LONGEST = 200
 """Characters of a value that a page shows."""
 _RANDOM_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -51,7 +62,7 @@ def write_data_docs(path: Path, interval: Interval, result: Any) -> None:
     page = DefaultJinjaPageView().render(
         ValidationResultsPageRenderer(run_info_at_end=True).render(result)
     )
-    page = _OF_OTHER_HOSTS.sub("", page).replace("<head>", f"<head>{_HEAD}", 1)
+    page = _LEFT_OUT.sub("", page).replace("<head>", f"<head>{_HEAD}", 1)
     ids: dict[str, str] = {}
     numbers = itertools.count()
     page = _RANDOM_ID.sub(lambda match: ids.setdefault(match[0], f"element-{next(numbers)}"), page)

@@ -147,7 +147,7 @@ def test_a_page_shows_values_as_text_and_loads_nothing(run: Run, suites: Path):
     assert len(text) < 200_000
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
     assert "&lt;img src=x onerror=alert(2)&gt; $name {{ 7 * 7 }} [bold]" in text
-    assert "<script>alert" not in text
+    assert "<script" not in text
     assert "<img src=x" not in text
     assert not re.search(r'(src|<link[^>]*href)="?(https?:)?//', text)
     assert "default-src 'none'" in text
