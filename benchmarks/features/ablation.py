@@ -111,7 +111,9 @@ def _recalls(
             changed = Layout(run.shop.model_copy(update={"features": features}))
             with opened.scope():
                 most = run.shop.surface.max_candidates
-                proposed = candidates.propose(opened, known, changed, opened.load(some), most)
+                proposed = candidates.propose(
+                    opened, known, changed, opened.load(some), most, known.offered
+                )
                 listed = opened.arrow(proposed.pairs, pair).to_pandas()
             met = baskets.merge(
                 listed.set_axis(["shopper", "item"], axis=1), how="left", indicator=True

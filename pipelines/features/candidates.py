@@ -68,7 +68,12 @@ def from_source(row: Table, name: CandidateSource) -> Value:
 
 
 def propose(
-    engine: Engine, known: Known, layout: Layout, shoppers: Table, most: int | None
+    engine: Engine,
+    known: Known,
+    layout: Layout,
+    shoppers: Table,
+    most: int | None,
+    offered: Table | None,
 ) -> Proposals:
     """Propose items, the best for each shopper by a simple prior.
 
@@ -76,9 +81,13 @@ def propose(
         shoppers: one column, the shoppers to propose for, without repeats; cold ones get what
             is popular.
         most: items a shopper; None for all that any source proposes.
+        offered: only these items (`Known.offered`); None for any that was ever sold, which a
+            logged list may have shown.
     """
     declared = layout.shop.features
-    counters = replace(known.counters, items=known.counters.items.semi_join(known.offered, ITEM))
+    counters = known.counters
+    if offered is not None:
+        counters = replace(counters, items=counters.items.semi_join(offered, ITEM))
     latent = None
     if known.factors is not None:
         latent = latent_schedule.nearest(engine, known.factors, shoppers, layout)
@@ -108,8 +117,9 @@ def propose(
         if name in declared.sources and name in by_source
     ]
     stacked = reduce(ibis.union, marked)
-    offered = stacked.semi_join(known.offered, ITEM)
-    merged = offered.group_by([SHOPPER, ITEM]).agg(sources=offered.source.sum().cast("int32"))
+    if offered is not None:
+        stacked = stacked.semi_join(offered, ITEM)
+    merged = stacked.group_by([SHOPPER, ITEM]).agg(sources=stacked.source.sum().cast("int32"))
     ranked = _ranked(merged, own, counters, latent)
     if most is not None:
         ranked = _cut(ranked, most)

@@ -147,7 +147,9 @@ def serve(run: Run) -> Served:
         known = read_known(run, opened, layout, AsOf(run.interval.end, last), available=True)
         everyone = opened.load(storage.read(run, storage.SHOPPERS, layout.shoppers, last))
         shoppers = opened.materialize(everyone.select(columns.SHOPPER))
-        proposed = candidates.propose(opened, known, layout, shoppers, surface.max_candidates)
+        proposed = candidates.propose(
+            opened, known, layout, shoppers, surface.max_candidates, known.offered
+        )
         shown = assemble.usual_visits(
             opened, shoppers, known.counters.lines, run.interval.end, run.shop.interval.days
         )

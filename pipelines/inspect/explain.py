@@ -73,8 +73,10 @@ def show(
         everyone = opened.load(storage.read(run, storage.SHOPPERS, layout.shoppers, before))
         ids = everyone.select(SHOPPER).union(known.counters.shoppers.select(SHOPPER))
         _require(opened, who, ids, layout.shopper, f"shopper {shopper!r}", at)
-        capped = shop.surface.max_candidates if shop.surface.candidates == "generated" else None
-        proposed = candidates.propose(opened, known, layout, who, capped)
+        capped, offered = None, None
+        if shop.surface.candidates == "generated":
+            capped, offered = shop.surface.max_candidates, known.offered
+        proposed = candidates.propose(opened, known, layout, who, capped, offered)
         pairs = proposed.pairs
         if item is None:
             pairs = pairs.filter(pairs.prior_rank <= most).select(*assemble.PAIR)

@@ -164,7 +164,7 @@ def test_a_champion_that_lost_its_features_gives_way_to_the_baseline(
     tracker = MemoryTracker()
     first_model(installation, tracker)
     run = installation.run(5)
-    left = tuple(name for name in FEATURES if name != "days_since")
+    left = tuple(name for name in FEATURES if name != "popularity")
     run.ledger.record(
         Manifest("features", "basket", run.interval, {"groups": 1}, "", details={"features": left})
     )
@@ -174,7 +174,7 @@ def test_a_champion_that_lost_its_features_gives_way_to_the_baseline(
     assert evaluation.compared_with == 1
     assert "better than the baseline" in evaluation.verdict.reasons[0]
     assert evaluation.verdict.reasons[-1] == (
-        "the champion, version 1, wants features that the shop no longer has: days_since"
+        "the champion, version 1, wants features that the shop no longer has: popularity"
     )
     assert decide(run, evaluation.verdict.outcome).champion == 2
 

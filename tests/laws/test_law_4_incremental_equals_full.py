@@ -111,7 +111,7 @@ def _state(folder: Path, histories: Any, articles: Any, cuts: set[int]) -> dict[
         known = read_known(run, opened, layout, as_of)
         users = opened.load(storage.read(run, storage.SHOPPERS, layout.shoppers, run.interval))
         everyone = users.select(columns.SHOPPER)
-        proposed = candidates.propose(opened, known, layout, everyone, None)
+        proposed = candidates.propose(opened, known, layout, everyone, None, None)
         shown = assemble.visits(everyone, end)
         pairs = proposed.pairs.select(*assemble.PAIR)
         types = catalogue.types(layout)

@@ -232,10 +232,10 @@ def test_a_parent_that_is_gone_or_changed_is_one_clear_error(started: Installati
     trained = started.first
     path = started.any.lake.local_root / trained.challengers[0].artifact
     path.write_text(path.read_text() + "\n")
-    with pytest.raises(CorruptPartition, match="not the one that was registered"):
+    with pytest.raises(CorruptPartition, match="not the one that was trained"):
         train.run(started.run(4))
     path.unlink()
-    with pytest.raises(CorruptPartition, match="has no model text"):
+    with pytest.raises(CorruptPartition, match="is gone"):
         train.run(started.run(4))
 
 

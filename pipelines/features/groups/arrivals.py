@@ -10,7 +10,7 @@ import ibis
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.features.counters import WINDOW_DAYS
+from pipelines.features import counters
 from pipelines.features.engines.base import Engine, Table, attach
 from pipelines.features.moment import DAY, micros
 from pipelines.features.state import storage
@@ -67,7 +67,7 @@ def earlier_versions(
         key: the column that names a row's group.
         ids: the groups that the step's own changes touch.
     """
-    since = step.start - timedelta(days=WINDOW_DAYS)
+    since = step.start - timedelta(days=counters.WINDOW_DAYS)
     wanted = pc.field(key).isin(ids)
     keyed = schema.append(pa.field(columns.INTERVAL, pa.string()))
     return engine.load(storage.read_between(run, table, keyed, since, step.start, wanted))

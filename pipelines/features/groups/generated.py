@@ -35,7 +35,7 @@ def form(run: Run, engine: Engine, layout: Layout, step: Interval, known: Known)
     labels = engine.materialize(labelled)
     shoppers = new.select(columns.SHOPPER).distinct()
     proposed = candidates.propose(
-        engine, known, layout, shoppers, layout.shop.surface.max_candidates
+        engine, known, layout, shoppers, layout.shop.surface.max_candidates, known.offered
     )
     pairs = proposed.pairs.select(*assemble.PAIR)
     built = assemble.build(engine, new.drop("mature_at"), pairs, known, proposed, layout)
