@@ -7,7 +7,8 @@ from freshrank_airflow.runs import (
     RANKING,
     current_installation,
     event_extra,
-    latest_run,
+    latest_intervals,
+    run_of_event,
 )
 from freshrank_airflow.turns import current_turn
 
@@ -19,5 +20,6 @@ __all__ = [
     "current_installation",
     "current_turn",
     "event_extra",
-    "latest_run",
+    "latest_intervals",
+    "run_of_event",
 ]

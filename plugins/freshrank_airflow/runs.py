@@ -63,9 +63,13 @@ def event_extra(run: Run) -> dict[str, str]:
     }
 
 
-def latest_run(extras: Iterable[Mapping[str, str]]) -> Run | None:
-    """The run whose interval ends last among asset events; None without events."""
-    last = max(extras, key=lambda extra: extra["end"], default=None)
-    if last is None:
-        return None
-    return Run.of(settings_for(last["shop"]), last["shop"], Interval.of(last["start"], last["end"]))
+def latest_intervals(extras: Iterable[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """Of asset events, each shop's whose interval ends last, by the name of the shop."""
+    ordered = sorted(extras, key=lambda extra: extra["end"])
+    return [each for _, each in sorted({extra["shop"]: extra for extra in ordered}.items())]
+
+
+def run_of_event(extra: Mapping[str, str]) -> Run:
+    """The run that an asset event tells of (`event_extra`)."""
+    settings = settings_for(extra["shop"])
+    return Run.of(settings, extra["shop"], Interval.of(extra["start"], extra["end"]))

@@ -11,7 +11,7 @@ pytest.importorskip("airflow", reason="install apache-airflow (`make setup`)")
 from airflow.sdk import Connection, RetryAction
 from freshrank_airflow import RETRIES
 from freshrank_airflow.branch import task_id_of
-from freshrank_airflow.runs import interval_of
+from freshrank_airflow.runs import interval_of, latest_intervals
 from freshrank_airflow.settings import database_url, server_url, settings_for
 
 from pipelines.shared.errors import IntervalError, LedgerUnavailable, SchemaDrift
@@ -34,6 +34,15 @@ def test_params_win_over_the_data_interval():
         context("2017-01-02", "2017-01-09", (utc("2020-01-06"), utc("2020-01-13")))
     )
     assert interval == WEEK
+
+
+def test_of_several_shops_each_publishes_its_latest_interval():
+    events = [
+        {"shop": shop, "start": f"2017-01-{start:02}", "end": f"2017-01-{start + 7:02}"}
+        for shop, start in (("b", 9), ("a", 16), ("b", 16), ("a", 2))
+    ]
+    assert latest_intervals(events) == [events[1], events[2]]
+    assert latest_intervals([]) == []
 
 
 def test_the_data_interval_serves_without_params():
