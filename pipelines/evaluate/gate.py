@@ -65,7 +65,7 @@ def verdict(
         return _reject(comparison.failure)
     if best is None:
         return _reject(untrained or "there is no challenger; the champion stays")
-    first = comparison.champion is None
+    first = comparison.parent is None or comparison.unscorable is not None
     data = [_enough(gate, "forward", best.forward)]
     proof = [_superior(gate, None if first else comparison.parent, best)]
     if not first:

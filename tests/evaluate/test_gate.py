@@ -42,7 +42,7 @@ def test_a_better_challenger_is_taken_and_every_rule_says_so() -> None:
         ("memory", "+0.0000 [-0.0060, +0.0060] on 200 groups", "-0.0060, allowed -0.0100"),
         ("120 trees", "allowed 500"),
         ("1 megabytes", "allowed 20"),
-        ("500 candidates are scored", "50 ms"),
+        ("500 candidates are scored in", "allowed 50"),
         ("300 forward groups of 120 shoppers", "needed 50 groups of 10 shoppers"),
         ("200 memory groups of 90 shoppers", "needed 50 groups of 10 shoppers"),
     )
@@ -68,8 +68,8 @@ def test_a_better_challenger_is_taken_and_every_rule_says_so() -> None:
         ({"trees": 501}, "501 trees, over budget: allowed 500"),
         ({"megabytes": 20.5}, "20.5 megabytes, over budget: allowed 20"),
         ({"megabytes": math.nan}, "nan megabytes, over budget"),
-        ({"score_ms": 50.5}, "500 candidates are not scored in the allowed 50 ms"),
-        ({"score_ms": math.nan}, "500 candidates are not scored"),
+        ({"score_ms": 50.5}, "scored in 50.5 ms, over budget: allowed 50"),
+        ({"score_ms": math.nan}, "scored in nan ms, over budget"),
     ],
 )
 def test_one_broken_rule_is_enough_and_comes_first(changed: dict[str, Any], reason: str) -> None:
@@ -178,3 +178,16 @@ def test_a_promotion_is_exactly_a_proof(challengers: list[Contender], first: boo
     if finite:
         best = max(each.forward.ndcg_at_10 for each in finite)
         assert named[0].forward.ndcg_at_10 == best
+
+
+def test_a_champion_that_cannot_be_scored_is_replaced_by_what_beats_the_baseline() -> None:
+    unscorable = "the champion, version 3, wants features that the shop no longer has: price"
+    forced = replace(GOOD, forced=True, memory=PairedGain())
+    given = verdict(GATE, Comparison(3, unscorable=unscorable, challengers=(forced,)))
+    assert given.outcome == "promote"
+    assert "better than the baseline" in given.reasons[0]
+    assert given.reasons[-1] == unscorable
+    even = replace(forced, forward=replace(GOOD.forward, gain=Gain(0.0, -0.001, 0.001)))
+    assert verdict(GATE, Comparison(3, unscorable=unscorable, challengers=(even,))).outcome == (
+        "reject"
+    )
