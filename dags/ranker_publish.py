@@ -34,7 +34,8 @@ def ranker_publish() -> None:
     def decided(*, triggering_asset_events: Any) -> list[Any]:
         return latest_intervals(event.extra for event in triggering_asset_events[RANKING])
 
-    @task(map_index_template="{{ shop }}")
+    # In the model chain's slot: nothing erases rows of what is being served meanwhile.
+    @task(pool="ranker", map_index_template="{{ shop }}")
     def publish(interval: Any) -> dict[str, Any]:
         from pipelines import features, publish
 

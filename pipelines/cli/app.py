@@ -32,6 +32,7 @@ app = _group(
         "rows": inspect.rows,
         "maintain": maintain.maintain,
         "backup": maintain.backup,
+        "forget": maintain.forget,
         "doctor": inspect.doctor,
         "settings": inspect.settings,
     },

@@ -1,7 +1,8 @@
-"""Commands on the lake: verify, maintain, backup."""
+"""Commands on the lake: verify, maintain, backup, forget."""
 
 from __future__ import annotations
 
+import getpass
 import json
 from typing import Annotated
 
@@ -61,3 +62,33 @@ def backup(shop: ShopName = None) -> None:
             "FRESHRANK_BACKUP is not set: give it the folder or object-store URL of a lake's copy"
         )
     typer.echo(f"{installation.shop.shop}: {maintain.back_up(installation)} files copied to {root}")
+
+
+def forget(
+    reason: Annotated[
+        str, typer.Option(help="For the record; must not say who, e.g. the request's number.")
+    ],
+    shopper: Annotated[
+        str | None, typer.Option(help="The shopper's id, as the shop's own tables have it.")
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="All forgotten before: an old copy of the lake is back.")
+    ] = False,
+    by: Annotated[
+        str | None, typer.Option(help="Who asks for it; default the user of this machine.")
+    ] = None,
+    shop: ShopName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Erase all that is stored of a shopper, and let no extraction bring them back."""
+    from pipelines import maintain
+    from pipelines.maintain.report import forgot
+
+    if (shopper is None) is not again:
+        raise typer.BadParameter("give either --shopper or --again")
+    installation, actor = installation_of(shop), by or getpass.getuser()
+    if shopper is None:
+        done = maintain.forget_again(installation, reason, actor)
+    else:
+        done = maintain.forget(installation, shopper, reason, actor)
+    typer.echo(json.dumps(done.as_dict()) if as_json else "\n".join(forgot(done)))

@@ -14,6 +14,7 @@ import pyarrow as pa
 from pipelines.evaluate import holdouts
 from pipelines.evaluate.compare import BASELINE, CHAMPION, Comparison, Contender, PairedGain
 from pipelines.evaluate.gate import Verdict
+from pipelines.evaluate.tracking import examples
 from pipelines.evaluate.tracking.tracker import DataVersion, ModelReport, Report
 from pipelines.shared.intervals import Interval
 from pipelines.shared.models import booster
@@ -141,7 +142,7 @@ def report(run: Run, trained: Trained, comparison: Comparison, verdict: Verdict)
         tags=tags,
         data=data,
         models=models,
-        sample=candidates.slice(0, 5),
+        sample=examples.typical(candidates),
         artifacts=run.lake.local_root / "mlflow",
     )
 

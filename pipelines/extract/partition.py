@@ -15,6 +15,7 @@ from pipelines.extract.source import ChangeBatch, ChangeSource
 from pipelines.shared.columns import COMMITTED_AT, DELETE, INSERT, OP, UPDATE
 from pipelines.shared.declaration import Table
 from pipelines.shared.errors import CorruptPartition, SchemaDrift
+from pipelines.shared.forgotten import Forgotten
 from pipelines.shared.hashing import ContentHash
 from pipelines.shared.intervals import Interval
 from pipelines.shared.ledger import Manifest
@@ -58,9 +59,10 @@ class StepPartition:
                 )
 
     def write(self, changes: ChangeBatch) -> Written:
-        """Replace the partition by changes."""
+        """Replace the partition by changes, less those of forgotten shoppers."""
         written = Written(changes.schema, self.interval)
-        rows = pa.RecordBatchReader.from_batches(changes.schema, written.through(changes.batches))
+        kept = Forgotten.of(self.run).left_out(self.table, changes.batches)
+        rows = pa.RecordBatchReader.from_batches(changes.schema, written.through(kept))
         self.run.lake.replace(self.name, self.interval, rows)
         return written
 
@@ -90,7 +92,7 @@ class StepPartition:
                 written = Written(self._selected(changes.schema, names), self.interval)
                 same = ContentHash(before)
                 with pa.ipc.new_stream(spool, written.schema) as writer:
-                    for batch in changes.batches:
+                    for batch in Forgotten.of(self.run).left_out(self.table, changes.batches):
                         same.add(batch.select(before.names))
                         for piece in written.through(iter([batch.select(names)])):
                             writer.write_batch(piece)

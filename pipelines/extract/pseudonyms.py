@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hmac
 from typing import Any
 
 import pyarrow as pa
 
 from pipelines.shared.declaration import Table
 from pipelines.shared.errors import SettingsError
+from pipelines.shared.hashing import pseudonym
 from pipelines.shared.settings import Settings
 
 
@@ -31,12 +31,10 @@ def key_for(settings: Settings, name: str, table: Table) -> bytes:
 
 
 def pseudonymise(values: Any, key: bytes) -> Any:
-    """HMAC-SHA256 (RFC 2104, FIPS 180-4) of each text as 64 hex digits; null stays null.
+    """The pseudonym of each text (`hashing.pseudonym`); null stays null.
 
     The same value has the same pseudonym in every table, so that tables still join.
     """
     coded = values.dictionary_encode()
-    hashed = [
-        hmac.digest(key, value.encode(), "sha256").hex() for value in coded.dictionary.to_pylist()
-    ]
+    hashed = [pseudonym(key, value) for value in coded.dictionary.to_pylist()]
     return pa.array(hashed, pa.string()).take(coded.indices)

@@ -49,6 +49,7 @@ def examine(settings: Settings, shop: str) -> Iterator[Finding]:
     try:
         yield Finding("ledger", True, f"{len(installation.ledger.decisions())} decisions")
         yield _turn(installation)
+        yield from _forgotten(installation)
         yield from _pending(installation)
     except FreshrankError as error:
         yield Finding("ledger", False, str(error))
@@ -115,6 +116,19 @@ def _turn(installation: Installation) -> Finding:
     if turn is None:
         return Finding("turn", True, "nobody is at work")
     return Finding("turn", True, f"{turn}{'' if turn.alive else '; the next run takes it over'}")
+
+
+def _forgotten(installation: Installation) -> Iterator[Finding]:
+    """Whether somebody is to be forgotten and still is not."""
+    from pipelines.maintain.forget.stage import unfinished
+
+    if begun := unfinished(installation):
+        reasons = ", ".join(repr(each.reason) for each in begun)
+        message = (
+            f"{len(begun)} begun and not ended ({reasons}); `python -m pipelines forget --again "
+            "--reason …` goes on"
+        )
+        yield Finding("forgotten", False, message)
 
 
 def _pending(installation: Installation) -> Iterator[Finding]:

@@ -17,13 +17,9 @@ from pipelines.features.state import storage
 from pipelines.features.state.storage import Layout
 from pipelines.inspect.feature_dictionary import counters_of
 from pipelines.shared.columns import ITEM, SHOPPER
-from pipelines.shared.errors import PermanentError
+from pipelines.shared.errors import NotThere
 from pipelines.shared.intervals import Interval
 from pipelines.shared.run import Installation, Run
-
-
-class NotThere(PermanentError):
-    """The shopper, item or time that was asked for is not known."""
 
 
 @dataclass(frozen=True)

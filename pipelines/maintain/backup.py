@@ -88,6 +88,37 @@ def back_up(installation: Installation) -> int:
     return len(wanted) + sum(pointers)
 
 
+def purge(installation: Installation, folders: Iterable[str]) -> int:
+    """Delete from the copy what some folders of the lake no longer have, in no version.
+
+    Of a table these are the data files that its present version does not need, and the log's
+    earlier entries; of any other folder the files that the lake has not. Back up first.
+
+    Args:
+        folders: names of tables and of other folders below the shop's part of the lake.
+
+    Returns:
+        The number of files deleted; 0 where no backup is set.
+    """
+    backup = backup_lake(installation)
+    if backup is None:
+        return 0
+    source, root = pafs.FileSystem.from_uri(_uri(installation.lake))
+    target, copy = pafs.FileSystem.from_uri(_uri(backup))
+    deleted = 0
+    for folder in folders:
+        own = _files(source, f"{root}/{folder}")
+        there = _files(target, f"{copy}/{folder}", halves=True)
+        gone = [name for name in there if name not in own]
+        if backup.exists(folder):
+            unneeded = {*backup.unneeded(folder, timedelta(0)), *filter(_half, there)}
+            gone = [name for name in gone if name.startswith(_LOG) or name in unneeded]
+        for name in gone:
+            target.delete_file(f"{copy}/{folder}/{name}")
+        deleted += len(gone)
+    return deleted
+
+
 def restore(installation: Installation, manifest: Manifest) -> bool:
     """Restore what a manifest of extraction or training records, exactly as recorded.
 
@@ -137,14 +168,23 @@ def _uri(lake: Lake) -> str:
     return root if "://" in root else lake.local_root.absolute().as_uri()
 
 
-def _files(files: pafs.FileSystem, root: str) -> dict[str, pafs.FileInfo]:
-    """The files below a folder, by their names from there."""
+def _files(files: pafs.FileSystem, root: str, *, halves: bool = False) -> dict[str, pafs.FileInfo]:
+    """The files below a folder, by their names from there.
+
+    Args:
+        halves: whether those count that a killed writer left behind.
+    """
     below = pafs.FileSelector(root, recursive=True, allow_not_found=True)
     return {
         each.path.removeprefix(root).lstrip("/"): each
         for each in files.get_file_info(below)
-        if each.type is pafs.FileType.File and not each.path.endswith(".part")
+        if each.type is pafs.FileType.File and (halves or not _half(each.path))
     }
+
+
+def _half(name: str) -> bool:
+    """Whether this is a file that is being written, or was when its writer was killed."""
+    return name.endswith(".part")
 
 
 def _wanted(own: pafs.FileInfo, copied: pafs.FileInfo | None, tables: set[str], name: str) -> bool:

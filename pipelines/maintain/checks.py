@@ -8,9 +8,9 @@ and columns be added to the table later, without a difference.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -45,7 +45,7 @@ def wrong(installation: Installation, manifest: Manifest, extracted: Manifest | 
 def _changes(installation: Installation, manifest: Manifest) -> None:
     if EXPIRED not in manifest.details:
         rows = _rows(installation.lake, f"changes/{manifest.subject}", manifest, "rows")
-        _require_hash(content_hash(in_source_order(rows)), manifest.content_hash)
+        _require_hash(hash_of_changes(rows, manifest), manifest.content_hash)
 
 
 def _split(installation: Installation, manifest: Manifest) -> None:
@@ -57,10 +57,57 @@ def _split(installation: Installation, manifest: Manifest) -> None:
             hashes.append(str(before))
             continue
         rows = _rows(installation.lake, f"{part}/{manifest.subject}", manifest, count)
-        hashes.append(content_hash(in_source_order(rows)))
+        hashes.append(hash_of_changes(rows, manifest))
     if EXPIRED in manifest.details and None in stored:
         return  # An older record has no hash of each part: what is left has been counted.
-    _require_hash(hashlib.sha256("".join(hashes).encode()).hexdigest(), manifest.content_hash)
+    _require_hash(hash_of_both(hashes), manifest.content_hash)
+
+
+def hash_of_changes(rows: pa.Table, manifest: Manifest) -> str:
+    """The content hash of a partition of changes, or of a part of them that validation made.
+
+    Raises:
+        CorruptPartition: the rows lack a column that the manifest names.
+    """
+    names = manifest.details.get("columns")
+    if names is None:
+        return content_hash(in_source_order(rows.drop_columns([INTERVAL])))
+    reasons = [name for name in rows.column_names if name == REASONS]
+    return content_hash(in_source_order(_columns(rows, [*names, *reasons])))
+
+
+def hash_of_both(hashes: Iterable[str]) -> str:
+    """The content hash of a validated partition, from those of its valid and quarantined rows."""
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def hash_of_groups(rows: pa.Table, manifest: Manifest) -> str:
+    """The content hash of a partition of groups; errors as of `hash_of_changes`."""
+    own = [name for name in _GROUP_COLUMNS if name in rows.column_names]
+    hashed = _columns(rows, [*own, *manifest.details["features"]])
+    return content_hash(hashed.sort_by([(GROUP, "ascending"), (ITEM, "ascending")]))
+
+
+def hash_of_state(rows: pa.Table, record: Mapping[str, Any]) -> str:
+    """The content hash of a partition of the state, by its record in the step's manifest."""
+    ordered = _columns(rows, record["columns"]).sort_by(
+        [(name, "ascending") for name in record["order"]]
+    )
+    return content_hash(ordered)
+
+
+def hash_of_serving(rows: pa.Table, manifest: Manifest) -> str:
+    """The content hash of a serving partition; errors as of `hash_of_changes`."""
+    served = _columns(rows, manifest.details["columns"])
+    return content_hash(served.sort_by([(SHOPPER, "ascending"), (ITEM, "ascending")]))
+
+
+def hash_of_scores(rows: pa.Table) -> str:
+    """The content hash of a partition of scores."""
+    ordered = rows.drop_columns([INTERVAL]).sort_by(
+        [(name, "ascending") for name in ("model", "split", GROUP)]
+    )
+    return content_hash(ordered)
 
 
 def _page(installation: Installation, manifest: Manifest) -> None:
@@ -76,10 +123,7 @@ def _groups(installation: Installation, manifest: Manifest) -> None:
     lake = installation.lake
     _rows(lake, f"group_index/{manifest.subject}", manifest, "groups")
     rows = _rows(lake, f"groups/{manifest.subject}", manifest, "rows")
-    own = [name for name in _GROUP_COLUMNS if name in rows.column_names]
-    hashed = _columns(rows, [*own, *manifest.details["features"]])
-    ordered = hashed.sort_by([(GROUP, "ascending"), (ITEM, "ascending")])
-    _require_hash(content_hash(ordered), manifest.content_hash)
+    _require_hash(hash_of_groups(rows, manifest), manifest.content_hash)
 
 
 def _state(installation: Installation, manifest: Manifest) -> None:
@@ -87,29 +131,24 @@ def _state(installation: Installation, manifest: Manifest) -> None:
     for table, record in manifest.details.get("state", {}).items():
         rows = _read(installation.lake, table, manifest)
         _require_count(table, rows.num_rows, record["rows"])
-        ordered = _columns(rows, record["columns"]).sort_by(
-            [(name, "ascending") for name in record["order"]]
-        )
         try:
-            _require_hash(content_hash(ordered), record["content_hash"])
+            _require_hash(hash_of_state(rows, record), record["content_hash"])
         except CorruptPartition as error:
             raise CorruptPartition(f"{table}: {error}") from None
 
 
 def _serving(installation: Installation, manifest: Manifest) -> None:
     rows = _rows(installation.lake, f"serving/{manifest.subject}", manifest, "rows")
-    ordered = rows.sort_by([(SHOPPER, "ascending"), (ITEM, "ascending")])
-    _require_hash(content_hash(ordered), manifest.content_hash)
+    _require_hash(hash_of_serving(rows, manifest), manifest.content_hash)
 
 
 def _scores(installation: Installation, manifest: Manifest) -> None:
     table, recorded = f"scores/{manifest.subject}", manifest.content_hash
     if recorded == hashlib.sha256(b"").hexdigest():
         return
-    rows = _read(installation.lake, table, manifest).drop_columns([INTERVAL])
-    ordered = rows.sort_by([(name, "ascending") for name in ("model", "split", GROUP)])
+    rows = _read(installation.lake, table, manifest)
     # Earlier versions hashed the rows as they were written, which one file gives back.
-    if recorded not in (content_hash(ordered), content_hash(rows)):
+    if recorded not in (hash_of_scores(rows), content_hash(rows.drop_columns([INTERVAL]))):
         raise CorruptPartition(f"the rows of {table} are not the ones recorded")
 
 
@@ -134,13 +173,10 @@ STAGES: Final = tuple(_CHECKS)
 
 
 def _rows(lake: Lake, table: str, manifest: Manifest, count: str) -> pa.Table:
-    """A partition's rows with the columns that were hashed; their number must be right."""
+    """A partition's rows; their number must be right."""
     rows = _read(lake, table, manifest)
     _require_count(table, rows.num_rows, manifest.counts[count])
-    names = manifest.details.get("columns")
-    if names is None:
-        return rows.drop_columns([INTERVAL])
-    return _columns(rows, [*names, *(name for name in rows.column_names if name == REASONS)])
+    return rows
 
 
 def _read(lake: Lake, table: str, manifest: Manifest) -> pa.Table:

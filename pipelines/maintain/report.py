@@ -1,10 +1,12 @@
-"""What maintenance did and what verification found, as a person reads it on a terminal."""
+"""What maintenance did, verification found and forgetting erased, as a person reads it on a
+terminal."""
 
 from __future__ import annotations
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from pipelines.maintain.forget import Forgot
 from pipelines.maintain.upkeep import Upkeep
 from pipelines.maintain.verify import Report
 
@@ -32,4 +34,19 @@ def upkeep(kept: Upkeep) -> list[str]:
         ),
         f"{kept.shop}: {len(kept.expired)} expired, {kept.merged} files of {kept.compacted} "
         f"partitions merged, {kept.vacuumed} files deleted",
+    ]
+
+
+def forgot(done: Forgot) -> list[str]:
+    """A line for each table that rows were erased from, and what follows for the models."""
+    erased = {table: rows for table, rows in sorted(done.rows.items()) if rows}
+    numbers = ", ".join(map(str, done.versions))
+    return [
+        *(f"erased {rows:,} rows of {table}" for table, rows in erased.items()),
+        f"{done.shop}: {sum(erased.values()):,} rows of {len(erased)} tables erased, and "
+        f"{done.copies:,} files of the backup deleted",
+        f"learned from the shopper: version {numbers}; while one of them is champion, the next run "
+        "trains a new model on what is left"
+        if done.versions
+        else "no registered version learned from the shopper",
     ]

@@ -73,7 +73,7 @@ def run(installation: Installation, track: Track = iter) -> Upkeep:
     compacted = merged = vacuumed = 0
     for table in track(tables(installation)):
         for key in installation.lake.fragmented(table):
-            with _lock(installation, table):
+            with lock(installation, table):
                 merged += installation.lake.compact(table, key)
             compacted += 1
         vacuumed += installation.lake.vacuum(table)
@@ -96,7 +96,8 @@ def _extracted_until(installation: Installation) -> datetime | None:
     return max((each.interval.end for each in extracted), default=None)
 
 
-def _lock(installation: Installation, table: str) -> AbstractContextManager[Any]:
+def lock(installation: Installation, table: str) -> AbstractContextManager[Any]:
+    """The lock under which a table of the lake is written, where there is one."""
     part, _, name = table.partition("/")
     stage = _LOCKED_BY.get(part)
     return installation.ledger.lock(f"{stage}/{name}") if stage else nullcontext()
@@ -127,13 +128,13 @@ def _expire_table(
     """
     lake, ledger, stage = installation.lake, installation.ledger, _LOCKED_BY[part]
     name = f"{part}/{table}"
-    with _lock(installation, name) as held:
+    with lock(installation, name) as held:
         validated = {each.interval for each in ledger.manifests("validate", table)}
         for manifest in ledger.manifests(stage, table):
             if manifest.interval.end <= until and manifest.interval in validated:
                 details = dict(manifest.details) | {EXPIRED: part}
                 ledger.record(replace(manifest, details=details), held)
-    with _lock(installation, name):
+    with lock(installation, name):
         present = set(lake.intervals(name))
         standing = ledger.manifests(stage, table)
         expired = [each.interval.key for each in standing if EXPIRED in each.details]

@@ -1,5 +1,8 @@
-"""Publish: the champion's lists for every shopper, into the shop's own database."""
+"""Publish: the champion's lists for every shopper, into the shop's own database.
 
-from pipelines.publish.stage import Published, run
+`erase` deletes the lists of forgotten shoppers.
+"""
 
-__all__ = ["Published", "run"]
+from pipelines.publish.stage import Published, erase, run
+
+__all__ = ["Published", "erase", "run"]

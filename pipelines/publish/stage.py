@@ -14,10 +14,11 @@ from pipelines.publish.lists import top
 from pipelines.publish.table import PublishedTable, Stamp
 from pipelines.shared import columns as c
 from pipelines.shared.errors import PermanentError
+from pipelines.shared.forgotten import Forgotten
 from pipelines.shared.hashing import content_hash
 from pipelines.shared.ledger import Manifest, Version
 from pipelines.shared.models import booster
-from pipelines.shared.run import Run
+from pipelines.shared.run import Installation, Run
 
 STAGE = "publish"
 
@@ -85,6 +86,27 @@ def run(run: Run) -> Published:
     return published
 
 
+def erase(installation: Installation, forgotten: Forgotten) -> int:
+    """Delete the lists of some shoppers from every table that was published to.
+
+    Returns:
+        The number of rows deleted.
+
+    Raises:
+        SourceUnavailable, TableUnusable: see `run`.
+    """
+    surface = installation.shop.surface
+    published = installation.ledger.manifests(STAGE, surface.name)
+    names = {str(each.details["table"]).rpartition(".")[2] for each in published}
+    if installation.shop.published_in.connection.lower() in installation.settings.connections:
+        names.add(surface.publish_to or f"freshrank_{surface.name}")
+
+    def theirs(shoppers: Any) -> Any:
+        return forgotten.among(shoppers, pseudonymised=forgotten.pseudonymised)
+
+    return sum(_table(installation, name).erase(theirs) for name in sorted(names))
+
+
 def _lists(run: Run, champion: Version) -> pa.Table:
     surface, last = run.shop.surface, run.steps[-1]
     path = run.lake.local_root / champion.artifact
@@ -106,7 +128,7 @@ def _columns_written(run: Run, table: str) -> set[str]:
     return set(served.details["columns"] if served else run.lake.columns(table))
 
 
-def _table(run: Run, name: str) -> PublishedTable:
+def _table(run: Installation, name: str) -> PublishedTable:
     shop = run.shop
     shoppers = shop.tables[shop.shopper.table].stored_columns()
     items = shop.tables[shop.item.table].stored_columns()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -48,6 +48,7 @@ class PublishedTable:
         self, url: str, schema: str, name: str, shopper: pa.DataType, item: pa.DataType
     ) -> None:
         self._engine = sa.create_engine(url, poolclass=sa.NullPool)
+        self._shopper = shopper
         self._table = sa.Table(
             name,
             sa.MetaData(schema=_schema(self._engine.dialect.name, schema)),
@@ -91,6 +92,29 @@ class PublishedTable:
             connection.execute(self._table.delete())
             self._insert(connection, _stamped(lists, stamp))
         return None
+
+    def erase(self, theirs: Callable[[pa.Array[Any]], pa.Array[Any]]) -> int:
+        """Delete the lists of some shoppers.
+
+        Args:
+            theirs: of the shoppers in the table, those whose lists are deleted.
+
+        Returns:
+            The number of rows deleted; 0 where there is no table.
+
+        Raises:
+            SourceUnavailable: the database does not answer.
+            TableUnusable: the table may not be written.
+        """
+        with self._transaction() as connection:
+            if not sa.inspect(connection).has_table(self._table.name, self._table.schema):
+                return 0
+            self._lock(connection)
+            column = self._table.c[c.SHOPPER]
+            present = connection.scalars(sa.select(column).distinct()).all()
+            gone = theirs(pa.array(present, self._shopper)).to_pylist()
+            where = self._table.delete().where(column == sa.bindparam("who"))
+            return sum(connection.execute(where, {"who": each}).rowcount for each in gone)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:

@@ -97,6 +97,18 @@ class SuiteError(PermanentError):
     """A suite of expectations is missing or wrong; the message names the file and the path."""
 
 
+class NotThere(PermanentError):
+    """The shopper, item or time that was asked for is not known."""
+
+
+class NamesTheShopper(PermanentError):
+    """The reason for forgetting a shopper holds their id, which would stay on record."""
+
+
+class ChangedMeanwhile(TransientError):
+    """Another command rewrote what this one had read; nothing was written."""
+
+
 class NotExtracted(PermanentError):
     """A stage was asked for an interval whose changes were never extracted."""
 

@@ -1,8 +1,9 @@
-"""Deterministic pseudo-random draws from identifiers, and content hashes of tables."""
+"""Deterministic pseudo-random draws from identifiers, pseudonyms, and content hashes of tables."""
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,11 @@ def draw(salt: str, *columns: Any) -> npt.NDArray[np.float64]:
     salted: npt.NDArray[np.uint64] = np.bitwise_xor(codes, key)
     upper = _mix(salted) >> np.uint64(11)
     return upper.astype(np.float64) / float(1 << 53)
+
+
+def pseudonym(key: bytes, text: str) -> str:
+    """HMAC-SHA256 (RFC 2104, FIPS 180-4) of a text, as 64 hex digits."""
+    return hmac.digest(key, text.encode(), "sha256").hex()
 
 
 def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

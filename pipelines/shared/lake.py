@@ -14,6 +14,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
+import pyarrow.fs as pafs
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
@@ -188,6 +189,25 @@ class Lake:
         with self._translate_errors(table):
             return self.dataset(table, chosen or None).to_table(columns=columns, filter=where)
 
+    def partitions(self, table: str, columns: Iterable[str]) -> Iterator[tuple[str, pa.Table]]:
+        """Each partition's key, oldest first, and some columns of its rows, one at a time.
+
+        Args:
+            columns: those that the table lacks are passed over.
+
+        Raises:
+            CorruptPartition: a file of it is damaged or missing.
+        """
+        keys = self.intervals(table)
+        if not keys:
+            return
+        dataset = self.dataset(table)
+        wanted = [name for name in columns if name in dataset.schema.names]
+        for key in keys:
+            with self._translate_errors(table):
+                rows = dataset.to_table([*wanted, INTERVAL], filter=pc.field(INTERVAL) == key)
+            yield key, rows
+
     def count(self, table: str, interval: Interval) -> int:
         """The number of rows in a partition, which are all read, a few at a time.
 
@@ -277,6 +297,26 @@ class Lake:
     def unneeded(self, table: str, keep: timedelta) -> list[str]:
         """What `vacuum` would delete: paths below the table's folder."""
         return self._vacuum(table, keep, dry_run=True)
+
+    def keep_only_present(self, table: str) -> None:
+        """Delete every file and log entry of earlier versions, and files that no version knows.
+
+        What was deleted from the table's partitions is then nowhere: the log's entries hold the
+        least and greatest values of files. Nobody may be writing the table meanwhile.
+        """
+        if self._open(table) is None:
+            return
+        self.vacuum(table, timedelta(0))
+        opened = self._written(table)
+        opened.create_checkpoint()
+        uri = self.uri(table)
+        files, folder = pafs.FileSystem.from_uri(
+            uri if "://" in uri else Path(uri).absolute().as_uri()
+        )
+        present = f"{opened.version():020}"
+        for file in files.get_file_info(pafs.FileSelector(f"{folder}/_delta_log")):
+            if file.base_name[:20].isdigit() and file.base_name[:20] < present:
+                files.delete_file(file.path)
 
     def _vacuum(self, table: str, keep: timedelta, *, dry_run: bool) -> list[str]:
         opened = self._open(table)

@@ -47,6 +47,8 @@ class PolicyState:
     all_groups: int
     """Groups that a full retrain would learn from."""
     history: History
+    unlearn: str | None = None
+    """Why the parent must not be continued although its trees would read today's groups."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,8 @@ class Choice:
 
 def choose(state: PolicyState) -> Choice:
     """The challengers of a run: one strategy, or the usual one and another to compare it with."""
-    if state.mismatch:
-        return Choice(("compact",), (f"compact, because {state.mismatch}",), forced=True)
+    if why := state.mismatch or state.unlearn:
+        return Choice(("compact",), (f"compact, because {why}",), forced=True)
     usual = usual_strategy(state.learning)
     if why := over_budget(state):
         return Choice(("compact",), (f"compact instead of {usual}, because {why}",), forced=True)

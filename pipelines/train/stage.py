@@ -14,7 +14,7 @@ from pipelines.shared.models import booster
 from pipelines.shared.models.booster import ModelCard
 from pipelines.shared.models.challengers import STAGE, Challenger, Trained
 from pipelines.shared.run import Run
-from pipelines.train import drift, history, plan, policy, preselection, strategies
+from pipelines.train import drift, history, learned, plan, policy, preselection, strategies
 from pipelines.train.data import groups
 from pipelines.train.data.groups import Catalogue
 from pipelines.train.drift import Health
@@ -165,6 +165,7 @@ def _policy_state(
         window_groups=data.window.groups,
         all_groups=sum(step.counts["groups"] for step in data.steps),
         history=past,
+        unlearn=learned.unlearn(data.run, parent.version.version, parent.version.content_hash),
     )
 
 

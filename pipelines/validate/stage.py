@@ -16,6 +16,7 @@ from pipelines.shared.columns import CHANGE_COLUMNS, DELETE, EXPIRED, INTERVAL, 
 from pipelines.shared.errors import (
     AccountingError,
     BatchRejected,
+    ChangedMeanwhile,
     CorruptPartition,
     Expired,
     NotExtracted,
@@ -134,6 +135,7 @@ def _validate(run: Run, suite: Suite, extracted: Manifest) -> Manifest:
         seconds=time.monotonic() - started,
     )
     with run.ledger.lock(f"{STAGE}/{table}") as held:
+        _require_unchanged(run, extracted)
         run.lake.replace(f"valid/{table}", interval, split.valid)
         run.lake.replace(f"quarantine/{table}", interval, split.quarantine)
         run.ledger.record(manifest, held)
@@ -164,6 +166,16 @@ def _read(run: Run, table: str, extracted: Manifest) -> pa.Table:
             "rerun the extract stage of the interval, then clear this task"
         )
     return in_source_order(rows)
+
+
+def _require_unchanged(run: Run, extracted: Manifest) -> None:
+    """Make sure that what was read was not rewritten meanwhile, without a forgotten shopper."""
+    now = run.ledger.manifest("extract", extracted.subject, extracted.interval)
+    if now is None or now.content_hash != extracted.content_hash:
+        raise ChangedMeanwhile(
+            f"changes/{extracted.subject} of {extracted.interval} was rewritten while it was "
+            "validated; nothing was written, run validate again"
+        )
 
 
 def _split(changes: pa.Table, suite: Suite, columns: tuple[str, ...], threads: int) -> _Split:

@@ -9,6 +9,7 @@ from freshrank_airflow.runs import (
     event_extra,
     latest_intervals,
     run_of_event,
+    who_triggered,
 )
 from freshrank_airflow.turns import current_turn
 
@@ -22,4 +23,5 @@ __all__ = [
     "event_extra",
     "latest_intervals",
     "run_of_event",
+    "who_triggered",
 ]

@@ -54,6 +54,11 @@ def current_installation() -> Installation:
     return Installation.open(settings, shop or settings.shop)
 
 
+def who_triggered() -> str:
+    """The name of the user who triggered the calling task's run; Airflow's where nobody did."""
+    return str(get_current_context()["dag_run"].triggering_user_name or "Airflow")
+
+
 def event_extra(run: Run) -> dict[str, str]:
     """A run's shop and interval, as the `extra` of an asset event carries them."""
     return {

@@ -110,6 +110,19 @@ def test_doctor_names_every_fault_and_fails(cli):
     assert "make up" in outcome.stderr
 
 
+def test_forgetting_wants_a_shopper_who_is_there_or_all_again(cli):
+    for wrong in ((), ("--again", "--shopper", "7")):
+        outcome = cli("forget", "--reason", "a request", *wrong)
+        assert outcome.returncode == 2
+        assert "give either --shopper or --again" in outcome.stderr
+    outcome = cli("forget", "--shopper", "7", "--reason", "a request")
+    assert outcome.returncode == 1
+    assert "has no shopper with this id" in outcome.stderr
+    outcome = cli("forget", "--shopper", "7", "--reason", "r", FRESHRANK_PSEUDONYM_KEY="")
+    assert outcome.returncode == 1
+    assert "FRESHRANK_PSEUDONYM_KEY is not set" in outcome.stderr
+
+
 def test_help_names_every_command(cli):
     text = cli("--help").stdout
     for command in (
@@ -118,6 +131,7 @@ def test_help_names_every_command(cli):
         "status",
         "verify",
         "maintain",
+        "forget",
         "rows",
         "doctor",
         "extract",

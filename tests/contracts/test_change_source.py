@@ -69,7 +69,10 @@ def subject(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[Subject]:
         yield Subject(source, source.begin, lambda: source.table(TABLE), fresh)
         return
     secret = Settings(
-        lake=str(tmp_path), ledger_url="sqlite://", mlflow_uri="", pseudonym_key="a key"
+        lake=str(tmp_path),
+        ledger_url=f"sqlite:///{tmp_path}/ledger.db",
+        mlflow_uri="",
+        pseudonym_key="a key",
     )
     with database(request.getfixturevalue("postgres")) as url:
 

@@ -16,7 +16,7 @@ def update(dags):
 
 
 def test_the_graphs_import(dags):
-    assert set(dags) == {"ranker_update", "ranker_publish", "ranker_maintain"}
+    assert set(dags) == {"ranker_update", "ranker_publish", "ranker_maintain", "ranker_forget"}
 
 
 @pytest.mark.parametrize("path", sorted((PROJECT / "dags").glob("*.py")), ids=lambda p: p.name)
@@ -75,7 +75,7 @@ def test_the_trigger_form_asks_for_the_interval(update):
 
 
 def test_every_task_knows_which_errors_a_retry_can_help(update, dags):
-    others = (dags["ranker_publish"], dags["ranker_maintain"])
+    others = (dags["ranker_publish"], dags["ranker_maintain"], dags["ranker_forget"])
     for task in [*update.tasks, *(task for dag in others for task in dag.tasks)]:
         assert task.retries == 3
         assert task.retry_policy is not None
@@ -97,18 +97,36 @@ def test_maintenance_comes_before_its_proof_and_beside_no_model(dags):
     assert "shop" in graph.params
 
 
-@pytest.mark.parametrize("name", ["ranker_update", "ranker_publish", "ranker_maintain"])
+def test_forgetting_asks_for_the_shopper_and_the_reason_beside_no_model(dags):
+    graph = dags["ranker_forget"]
+    assert {"shop", "shopper", "reason"} <= set(graph.params)
+    assert graph.get_task("forget").downstream_task_ids == {"verify"}
+    assert graph.get_task("forget").pool == "ranker"
+    assert dags["ranker_publish"].get_task("publish").pool == "ranker"
+    assert graph.max_active_runs == 1
+    assert type(graph.timetable).__name__ == "NullTimetable"
+
+
+@pytest.mark.parametrize(
+    "name", ["ranker_update", "ranker_publish", "ranker_maintain", "ranker_forget"]
+)
 def test_each_graph_is_documented_by_its_module(dags, name):
     module = ast.parse((PROJECT / "dags" / f"{name}.py").read_text())
     documented = ast.get_docstring(module, clean=False)
     assert dags[name].doc_md.strip() == documented.strip()
     assert "*Schedule*" in documented
-    stages = {"ranker_update": ("extract", *CHAIN[:-1], "promote"), "ranker_publish": ("publish",)}
+    stages = {
+        "ranker_update": ("extract", *CHAIN[:-1], "promote"),
+        "ranker_publish": ("publish",),
+        "ranker_forget": ("forget", "verify"),
+    }
     for stage in stages.get(name, ("maintain", "verify", "back up")):
         assert f"**{stage}**" in documented
 
 
-@pytest.mark.parametrize("name", ["ranker_update", "ranker_publish", "ranker_maintain"])
+@pytest.mark.parametrize(
+    "name", ["ranker_update", "ranker_publish", "ranker_maintain", "ranker_forget"]
+)
 def test_parsing_imports_nothing_heavy(name):
     import subprocess
     import sys

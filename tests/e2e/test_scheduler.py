@@ -218,3 +218,27 @@ def test_maintenance_runs_and_finds_the_lake_whole(
     runs = wait_for_runs("ranker_maintain", "manual", 1)
     assert [run["state"] for run in runs] == ["success"]
     assert everything(settings) == before
+
+
+def test_a_household_is_forgotten_by_a_form(replayed, published, api, settings, wait_for_runs):
+    while api("dags/ranker_forget") is None:
+        pass
+    run = Run.of(settings, "completejourney", WEEKS[-1])
+    household = run.lake.read("changes/orders", [WEEKS[0]])["household_id"][0].as_py()
+    form = {"shopper": str(household), "reason": "a request by letter"}
+    assert api("dags/ranker_forget/dagRuns", {"logical_date": None, "conf": form}) == 200
+    runs = wait_for_runs("ranker_forget", "manual", 1)
+    assert [each["state"] for each in runs] == ["success"]
+    for table in ("changes/orders", "changes/order_lines", "state/events", "groups/basket"):
+        columns = set(run.lake.columns(table)) & {"household_id", "shopper_id"}
+        held = run.lake.read(table, columns=sorted(columns))
+        assert all(household not in held[name].to_pylist() for name in columns), table
+    recorded = run.ledger.forgettings()
+    assert [(each.event, each.reason) for each in recorded] == [
+        ("begun", form["reason"]), ("erased", form["reason"]),
+    ]  # fmt: skip
+    assert {each.actor for each in recorded} == {runs[0]["triggering_user_name"]}
+    engine = sa.create_engine(settings.connection("completejourney"), poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        listed = sa.text("select count(*) from freshrank_basket where shopper_id = :household")
+        assert connection.scalar(listed, {"household": household}) == 0

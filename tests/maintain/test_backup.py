@@ -233,3 +233,29 @@ def test_a_lake_older_than_its_copy_is_not_copied(kept: Installation) -> None:
     with pytest.raises(CorruptPartition, match="its log differs from its backup's"):
         maintain.back_up(kept)
     assert contents(the_copy(kept)) == held
+
+
+def test_a_purged_copy_has_what_the_lake_has_and_what_the_lake_lost(kept: Installation) -> None:
+    maintain.back_up(kept)
+    week, page = WEEKS[0], kept.lake.local_root / "validation" / "page.html"
+    page.parent.mkdir(exist_ok=True)
+    page.write_text("page")
+    kept.lake.replace(CHANGES, week, partition(kept, CHANGES, week).slice(1))
+    kept.lake.keep_only_present(CHANGES)
+    maintain.back_up(kept)
+    held = contents(kept)
+    lost = files(kept, CHANGES, WEEKS[1])[0]
+    lost.unlink()
+    page.unlink()
+    half = the_copy(kept).lake.local_root / CHANGES / "interval_start=x" / "half.parquet.part"
+    half.parent.mkdir()
+    half.write_text("half")
+    assert backup.purge(kept, [CHANGES, "validation", "missing"]) > 1
+    assert log_of(the_copy(kept)) == log_of(kept)
+    assert contents(the_copy(kept)) == held, "the only good copy of a lost file stays"
+    copied = list((the_copy(kept).lake.local_root / CHANGES).rglob("*.parquet*"))
+    assert len([path for path in copied if "_delta_log" not in str(path)]) == len(WEEKS)
+    assert not (the_copy(kept).lake.local_root / "validation" / "page.html").exists()
+    kept.lake.replace(CHANGES, WEEKS[1], partition(the_copy(kept), CHANGES, WEEKS[1]))
+    maintain.back_up(kept)
+    assert contents(the_copy(kept)) == contents(kept)

@@ -5,6 +5,7 @@ import resource
 from decimal import Decimal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from pipelines.shared.errors import CorruptPartition, LakeUnavailable
@@ -120,3 +121,33 @@ def test_the_content_hash_sees_values_not_chunks():
     assert content_hash(chunked) == content_hash(ROWS)
     assert content_hash(ROWS.slice(0, 2)) != content_hash(ROWS)
     assert content_hash(ROWS.slice(1, 1)) != content_hash(ROWS.slice(2, 1))
+
+
+def test_partitions_are_read_one_by_one(lake):
+    assert list(lake.partitions("t", ["id"])) == []
+    for week in WEEKS:
+        lake.replace("t", week, ROWS)
+    read = dict(lake.partitions("t", ["id", "another"]))
+    assert list(read) == [week.key for week in WEEKS]
+    assert {tuple(rows.column_names) for rows in read.values()} == {("id", "interval_start")}
+    assert {tuple(rows["id"].to_pylist()) for rows in read.values()} == {(1, 2, 3)}
+
+
+def test_only_the_present_version_is_left_and_can_be_gone_on_from(lake, tmp_path):
+    for _ in range(12):
+        for week in WEEKS:
+            lake.replace("t", week, ROWS)
+    lake.replace("t", WEEKS[0], ROWS.filter(pc.not_equal(ROWS["id"], 3)))
+    (tmp_path / "shop" / "t" / "orphan.parquet").write_bytes(b"half")
+    version = lake.version("t")
+    lake.keep_only_present("t")
+    lake.keep_only_present("t")
+    names = sorted(path.name for path in (tmp_path / "shop" / "t" / "_delta_log").iterdir())
+    assert len(names) <= 4
+    assert len(list((tmp_path / "shop" / "t").rglob("part-*.parquet"))) == len(WEEKS)
+    assert not (tmp_path / "shop" / "t" / "orphan.parquet").exists()
+    assert lake.version("t") >= version
+    assert lake.read("t").num_rows == 8
+    lake.replace("t", WEEKS[0], ROWS)
+    assert lake.read("t").num_rows == 9
+    lake.keep_only_present("missing")

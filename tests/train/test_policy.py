@@ -35,6 +35,7 @@ def test_usually_one_challenger_is_trained() -> None:
     ("changed", "reason"),
     [
         ({"mismatch": "version 3 has other features"}, "because version 3 has other features"),
+        ({"unlearn": "version 3 learned from a shopper"}, "because version 3 learned from a"),
         ({"trees": 498}, "498 + 3 trees would pass the budget of 500"),
         ({"trees": 481, "span": 7}, "481 + 20 trees would pass"),
         ({"megabytes": 19.9}, "20.5 MB would pass the budget of 20.0 MB"),

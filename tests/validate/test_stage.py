@@ -18,11 +18,17 @@ import pytest
 
 from pipelines import validate
 from pipelines.shared.columns import COMMITTED_AT, OP, REASONS
-from pipelines.shared.errors import BatchRejected, CorruptPartition, NotExtracted
+from pipelines.shared.errors import (
+    BatchRejected,
+    ChangedMeanwhile,
+    CorruptPartition,
+    NotExtracted,
+)
 from pipelines.shared.intervals import Interval
 from pipelines.shared.lake import Lake
 from pipelines.shared.ledger import Ledger, Manifest
 from pipelines.shared.run import Run
+from pipelines.validate import stage
 from tests.validate.partitions import NEXT, NOON, WEEK, extract, line, partition, stored
 
 LATER = NOON + timedelta(days=100)
@@ -382,3 +388,21 @@ def test_reasons_in_words(rule: str, row: dict[str, Any], reason: str, run: Run,
     assert len(quarantined) == len(rows)
     assert quarantined[0].startswith(reason)
     assert quarantined[0].endswith(f"(products: so; {rule.partition(',')[0]})")
+
+
+def test_changes_that_were_rewritten_meanwhile_are_not_written(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+):
+    extract(run, "order_lines", WEEK, partition(run, "order_lines", [line()]))
+    written = stage.write_data_docs
+
+    def forget(*arguments: Any) -> None:
+        written(*arguments)
+        extract(run, "order_lines", WEEK, partition(run, "order_lines", []))
+
+    monkeypatch.setattr(stage, "write_data_docs", forget)
+    with pytest.raises(ChangedMeanwhile, match="run validate again"):
+        validate.run(run, "order_lines")
+    assert not run.lake.exists("valid/order_lines")
+    monkeypatch.undo()
+    assert validate.run(run, "order_lines").extracted == 0

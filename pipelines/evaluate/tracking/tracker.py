@@ -58,7 +58,7 @@ class Report:
     data: tuple[DataVersion, ...]
     models: tuple[ModelReport, ...]
     sample: pa.Table
-    """A few candidates with their features, as an example of a model's input."""
+    """Candidates with their features, as an example of a model's input; nobody's own."""
     artifacts: Path
     """Where a tracking store that is no server keeps its files."""
 

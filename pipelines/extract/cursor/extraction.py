@@ -27,8 +27,10 @@ from pipelines.extract.source import Position, change_schema
 from pipelines.shared.columns import DELETE, INSERT, UPDATE
 from pipelines.shared.declaration import Table
 from pipelines.shared.errors import SchemaDrift
+from pipelines.shared.forgotten import Forgotten
 from pipelines.shared.intervals import utc
 from pipelines.shared.lake import Lake
+from pipelines.shared.run import Installation
 from pipelines.shared.settings import Settings
 
 ROW, DELETED = "_row", "_deleted"
@@ -79,6 +81,7 @@ class Extraction:
         self.high = self._highest(seen)
         self.at = utc(upto["at"]) if upto else snapshot.now()
         self._secret = key_for(settings, name, self.declared)
+        self._forgotten = Forgotten.of(Installation(settings, snapshot.shop))
         self._rows = 0  # Changes so far; they are numbered from 1, up to 2^32.
         self._window = None if self.high is None else self._less_lag(self.high)
         # A change belongs to the interval although it was noticed after its end.
@@ -121,7 +124,8 @@ class Extraction:
                 yield self.numbered(batch.take(places), ops, rows.take(places))
 
     def stream(self, names: list[str], condition: Any, order: Any = ()) -> Iterator[Any]:
-        """Columns of the rows that fulfil a condition, pseudonyms in place.
+        """Columns of the rows that fulfil a condition, pseudonyms in place, forgotten shoppers left
+        out: they must not come into the index either.
 
         Raises:
             SchemaDrift: a row has no whole key, or a value does not fit its declared type.
@@ -142,7 +146,9 @@ class Extraction:
                 pseudonymise(array, self._secret) if name in self.declared.personal else array
                 for name, array in zip(names, batch.columns, strict=True)
             ]
-            yield pa.record_batch(arrays, schema=wanted)
+            yield from self._forgotten.left_out(
+                self.name, iter([pa.record_batch(arrays, schema=wanted)])
+            )
 
     def lookup(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """What the index is asked with: key, place, cursor and whether the row is deleted."""

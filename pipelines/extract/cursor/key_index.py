@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +184,33 @@ def _located(uri: str) -> tuple[Any, str]:
         files, folder = pafs.FileSystem.from_uri(uri)
         return files, str(folder)
     return pafs.LocalFileSystem(), str(Path(uri).absolute())
+
+
+def erase_keys(lake: Lake, table: str, theirs: Callable[[pa.Table], Any]) -> int:
+    """Erase some keys from every file of a table's index; their names stay, so positions do too.
+
+    Nobody may be extracting the table meanwhile.
+
+    Args:
+        theirs: a mask of the entries to erase.
+
+    Returns:
+        The number of entries erased.
+    """
+    erased = 0
+    for folder in (f"key_index/{table}", f"taken/{table}"):
+        files, path = _located(lake.uri(folder))
+        for file in files.get_file_info(pafs.FileSelector(path, allow_not_found=True)):
+            if file.base_name.endswith(".part"):  # Of a writer that was killed.
+                files.delete_file(file.path)
+                continue
+            with files.open_input_file(file.path) as opened:
+                held = pq.read_table(opened)
+            mask: Any = pc.invert(theirs(held))
+            kept = held.filter(mask)
+            if kept.num_rows < held.num_rows:
+                options: Any = {"filesystem": files, "use_dictionary": [LIVE, ORDINAL]}
+                pq.write_table(kept, f"{file.path}.part", **options)
+                files.move(f"{file.path}.part", file.path)
+                erased += held.num_rows - kept.num_rows
+    return erased

@@ -47,7 +47,8 @@ def reconcile(extraction: Extraction, engine: Any, file: Path) -> Iterator[tuple
 def _write_keys(extraction: Extraction, file: Path) -> None:
     cursor, index = extraction.cursor, extraction.index
     marks = [cursor.column, *([cursor.deleted] if cursor.deleted else [])]
-    names = list(dict.fromkeys([*extraction.declared.key, *marks]))
+    shoppers = extraction.snapshot.shop.shopper_columns.get(extraction.name, ())
+    names = list(dict.fromkeys([*extraction.declared.key, *marks, *shoppers]))
     own = [(ROW, pa.int64()), (CURSOR, index.cursor), (DELETED, pa.bool_())]
     schema = pa.schema([*index.key, *own])
     with pq.ParquetWriter(file, schema) as writer:

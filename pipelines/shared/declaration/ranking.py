@@ -17,6 +17,9 @@ class Shopper(Declared):
     """Name of the table, one of `tables`."""
     id: Name
     """Column with the shopper's id."""
+    also_in: dict[Name, Name] = Field(default_factory=dict)
+    """Table → column with a shopper's id, for tables whose shoppers nothing else here names.
+    Forgetting a shopper erases their rows there too."""
 
 
 class Item(Declared):

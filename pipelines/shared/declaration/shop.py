@@ -112,6 +112,21 @@ class Shop(Declared):
         return self.sources[self.surface.publish_in or self.source_of(self.shopper.table)]
 
     @property
+    def shopper_columns(self) -> dict[str, tuple[str, ...]]:
+        """Table → its columns with a shopper's id, for every table that has any."""
+        shown = self.surface.impressions
+        named = [
+            (self.shopper.table, self.shopper.id),
+            *((event.table, event.shopper) for event in self.events),
+            *([(shown.table, shown.shopper)] if shown is not None else []),
+            *self.shopper.also_in.items(),
+        ]
+        columns: dict[str, tuple[str, ...]] = {}
+        for table, column in dict.fromkeys(named):
+            columns[table] = (*columns.get(table, ()), column)
+        return columns
+
+    @property
     def surface(self) -> Surface:
         """The ranking surface."""
         return self.surfaces[0]
@@ -196,6 +211,10 @@ class Shop(Declared):
         item = self.item
         mentions: list[tuple[str, str, dict[str, str]]] = [
             ("shopper", self.shopper.table, {"id": self.shopper.id}),
+            *(
+                ("shopper.also_in", table, {table: column})
+                for table, column in self.shopper.also_in.items()
+            ),
             ("item", item.table, _columns(item, "id", "category", "price", "available")),
             ("item.attributes", item.table, dict(item.attributes)),
         ]

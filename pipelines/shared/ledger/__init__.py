@@ -5,12 +5,20 @@ The registry's aliases are derived from it.
 
 from pipelines.shared.ledger.database import LOCK_S
 from pipelines.shared.ledger.ledger import Ledger
-from pipelines.shared.ledger.records import Decision, Manifest, Outcome, Version, champion_of
+from pipelines.shared.ledger.records import (
+    Decision,
+    Forgetting,
+    Manifest,
+    Outcome,
+    Version,
+    champion_of,
+)
 from pipelines.shared.ledger.turns import Turn, Turns
 
 __all__ = [
     "LOCK_S",
     "Decision",
+    "Forgetting",
     "Ledger",
     "Manifest",
     "Outcome",

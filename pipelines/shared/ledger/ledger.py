@@ -14,8 +14,21 @@ from sqlalchemy.exc import IntegrityError
 from pipelines.shared.errors import LedgerBusy
 from pipelines.shared.intervals import Interval, utc
 from pipelines.shared.ledger.database import LOCK_S, Database
-from pipelines.shared.ledger.records import Decision, Manifest, Version, champion_of
-from pipelines.shared.ledger.tables import DECISIONS, LOCKS, MANIFESTS, METADATA, VERSIONS
+from pipelines.shared.ledger.records import (
+    Decision,
+    Forgetting,
+    Manifest,
+    Version,
+    champion_of,
+)
+from pipelines.shared.ledger.tables import (
+    DECISIONS,
+    FORGOTTEN,
+    LOCKS,
+    MANIFESTS,
+    METADATA,
+    VERSIONS,
+)
 from pipelines.shared.ledger.turns import Turns
 
 
@@ -149,6 +162,38 @@ class Ledger:
             ),
             key=lambda manifest: (manifest.interval, manifest.subject),
         )  # fmt: skip
+
+    def strike(self, stage: str, subject: str, interval: Interval, name: str) -> None:
+        """Take one entry out of the details of every manifest of a stage, subject and interval.
+
+        The one change of what was recorded: where an entry quotes a forgotten shopper's values.
+        """
+        where = (
+            (MANIFESTS.c.shop == self._shop) & (MANIFESTS.c.stage == stage)
+            & (MANIFESTS.c.subject == subject)
+            & (MANIFESTS.c.interval_start == _text(interval.start))
+        )  # fmt: skip
+        with self._connect() as connection:
+            for row in connection.execute(sa.select(MANIFESTS).where(where)).mappings().all():
+                kept = {key: each for key, each in row["details"].items() if key != name}
+                if kept != row["details"]:
+                    one = MANIFESTS.update().where(MANIFESTS.c.id == row["id"])
+                    connection.execute(one.values(details=kept))
+
+    def record_forgetting(self, forgetting: Forgetting) -> None:
+        """Append that forgetting a shopper began or ended."""
+        values = {each.name: getattr(forgetting, each.name) for each in fields(forgetting)}
+        values |= {"shop": self._shop, "details": dict(forgetting.details)}
+        with self._connect() as connection:
+            connection.execute(FORGOTTEN.insert().values(**values, recorded_at=_now()))
+
+    def forgettings(self) -> list[Forgetting]:
+        """Every recorded step of forgetting a shopper, oldest first."""
+        query = sa.select(FORGOTTEN).where(FORGOTTEN.c.shop == self._shop)
+        return [
+            Forgetting(row["person"], row["event"], row["actor"], row["reason"], row["details"])
+            for row in self._read(query.order_by(FORGOTTEN.c.id))
+        ]
 
     def add_version(self, version: Version, connection: sa.Connection | None = None) -> None:
         """Record a registered version; recording it again does nothing.

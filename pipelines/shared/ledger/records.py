@@ -56,6 +56,19 @@ class Decision:
     evaluation: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Forgetting:
+    """That forgetting a shopper began, or that nothing of them is left."""
+
+    person: str
+    """Keyed hash of the shopper's id; see `pipelines.shared.forgotten`."""
+    event: Literal["begun", "erased"]
+    actor: str
+    """Who asked for it."""
+    reason: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
 def champion_of(decisions: list[Decision], before: datetime | None = None) -> int | None:
     """The champion as a pure function of the decisions.
 

@@ -70,4 +70,16 @@ TURNS = sa.Table(
     sa.Column("ended_at", sa.String(32)),
     sa.Column("ended_by", sa.String(600)),
 )
+FORGOTTEN = sa.Table(
+    "freshrank_forgotten",
+    METADATA,
+    sa.Column("id", _Id, primary_key=True, autoincrement=True),
+    sa.Column("shop", sa.String(64), nullable=False),
+    sa.Column("person", sa.String(64), nullable=False),
+    sa.Column("event", sa.String(16), nullable=False),
+    sa.Column("actor", sa.String(190), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("details", sa.JSON, nullable=False),
+    sa.Column("recorded_at", sa.String(32), nullable=False),
+)
 LOCKS = sa.Table("freshrank_locks", METADATA, sa.Column("name", sa.String(190), primary_key=True))

@@ -32,7 +32,10 @@ END = utc("2100-01-01")
 
 def settings_for(folder: Path, key: str | None = "a key") -> Settings:
     return Settings(
-        lake=str(folder / "lake"), ledger_url="sqlite://", mlflow_uri="", pseudonym_key=key
+        lake=str(folder / "lake"),
+        ledger_url=f"sqlite:///{folder}/ledger.db",
+        mlflow_uri="",
+        pseudonym_key=key,
     )
 
 

@@ -4,13 +4,21 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError
 
 from pipelines.shared.errors import LedgerUnavailable
 from pipelines.shared.intervals import Interval
-from pipelines.shared.ledger import Decision, Ledger, Manifest, Version, champion_of
+from pipelines.shared.ledger import (
+    Decision,
+    Forgetting,
+    Ledger,
+    Manifest,
+    Version,
+    champion_of,
+)
 
 FIRST = datetime(2017, 1, 2, tzinfo=UTC)
 
@@ -128,3 +136,38 @@ def test_the_champion_before_an_interval_ignores_what_came_later():
     assert champion_of(decisions, before=week(2).start) == 1
     assert champion_of(decisions, before=week(3).start) == 2
     assert champion_of(decisions, before=week(0).start) is None
+
+
+def test_forgettings_are_read_back_in_order_and_per_shop(ledger, url):
+    begun = Forgetting("a" * 64, "begun", "Ana", "request 7", {"key": "k"})
+    erased = Forgetting("a" * 64, "erased", "Ana", "request 7", {"key": "k", "rows": {"t": 3}})
+    ledger.record_forgetting(begun)
+    ledger.record_forgetting(erased)
+    assert ledger.forgettings() == [begun, erased]
+    assert Ledger(url, "other", "surface").forgettings() == []
+
+
+def test_a_ledger_of_before_gets_the_table_of_the_forgotten(ledger, url):
+    ledger.record(Manifest("extract", "t", week(0), {}, "abc"))
+    with sa.create_engine(url).begin() as connection:
+        connection.exec_driver_sql("DROP TABLE freshrank_forgotten")
+    opened = Ledger(url, "shop", "surface")
+    assert opened.forgettings() == []
+    assert [each.content_hash for each in opened.manifests("extract")] == ["abc"]
+
+
+def test_an_entry_is_struck_from_every_manifest_of_an_interval(ledger, url):
+    for content in ("abc", "def"):
+        for number in (0, 1):
+            ledger.record(
+                Manifest("validate", "t", week(number), {}, content, details={"batch": 9, "x": 1})
+            )
+    ledger.strike("validate", "t", week(0), "batch")
+    with sa.create_engine(url).begin() as connection:
+        rows = connection.exec_driver_sql(
+            "SELECT interval_start, details FROM freshrank_manifests ORDER BY id"
+        ).all()
+    kept = {(start, details) for start, details in rows}
+    assert kept == {
+        ("2017-01-02T00:00:00Z", '{"x": 1}'), ("2017-01-09T00:00:00Z", '{"batch": 9, "x": 1}'),
+    }  # fmt: skip
