@@ -19,8 +19,6 @@ from pipelines.shared.hashing import pseudonym
 from pipelines.shared.run import Installation
 from pipelines.shared.settings import Settings
 
-KEY_CHECK: Final = "key"
-"""In the details of what the ledger records: shows whether the key is still the same."""
 _PURPOSE: Final = "freshrank: forgotten shoppers"
 
 
@@ -66,7 +64,7 @@ class PersonHash:
 
     @property
     def check(self) -> str:
-        """Tells keys apart, and nothing else about them."""
+        """Tells the key from others, and nothing else about it."""
         return pseudonym(self._derived, "check")[:16]
 
     @property
@@ -99,17 +97,17 @@ class Forgotten:
             SettingsError: there are some, and the key is missing or another one.
             LedgerUnavailable: the ledger does not answer.
         """
-        recorded = installation.ledger.forgettings()
+        recorded = installation.ledger.forgotten()
         if not recorded:
             return cls(installation.shop, frozenset(), None)
         hashed = PersonHash.of(installation.settings)
-        if any(each.details[KEY_CHECK] != hashed.check for each in recorded):
+        if set(recorded.values()) != {hashed.check}:
             raise SettingsError(
                 f"FRESHRANK_PSEUDONYM_KEY is not the one with which shoppers of "
                 f"{installation.shop.shop} were forgotten, so they would come back; set it to the "
                 "one that it was"
             )
-        return cls(installation.shop, frozenset(each.person for each in recorded), hashed)
+        return cls(installation.shop, frozenset(recorded), hashed)
 
     def columns(self, table: str) -> dict[str, bool]:
         """The columns of a source table with a shopper's id, and whether they are pseudonyms."""

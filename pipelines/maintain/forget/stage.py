@@ -20,7 +20,7 @@ from pipelines.maintain.forget.places import Family, count, families, partitions
 from pipelines.maintain.upkeep import lock
 from pipelines.shared.columns import FOUND, MATURE_AT, MEMORY, SHOPPER
 from pipelines.shared.errors import ChangedMeanwhile, NamesTheShopper, NotThere, TurnTaken
-from pipelines.shared.forgotten import KEY_CHECK, Forgotten, PersonHash
+from pipelines.shared.forgotten import Forgotten, PersonHash
 from pipelines.shared.intervals import utc
 from pipelines.shared.ledger import Forgetting
 from pipelines.shared.run import Installation
@@ -173,14 +173,13 @@ def _begin(
         each.version for each in installation.ledger.versions() if each.content_hash in models
     ]
     details = {
-        KEY_CHECK: whom.hashed.check,
         _FOLDERS: list(found.folders),
         _ROWS: found.rows,
         MODELS: sorted(models),
         _VERSIONS: sorted(versions),
     }
     for person in sorted(whom.persons):
-        begun = Forgetting(person, "begun", actor, reason, details)
+        begun = Forgetting(person, whom.hashed.check, "begun", actor, reason, details)
         installation.ledger.record_forgetting(begun)
     return begun
 
@@ -225,7 +224,7 @@ def _finish(installation: Installation, whom: Forgotten, begun: Forgetting) -> F
             "were erased; let no update run, then forget again"
         )
     versions = tuple(begun.details[_VERSIONS])
-    details = {KEY_CHECK: begun.details[KEY_CHECK], _ROWS: dict(rows), _VERSIONS: list(versions)}
+    details = {_ROWS: dict(rows), _VERSIONS: list(versions)}
     for person in sorted(whom.persons):
         done = replace(begun, person=person, event="erased", details=details)
         installation.ledger.record_forgetting(done)

@@ -191,9 +191,15 @@ class Ledger:
         """Every recorded step of forgetting a shopper, oldest first."""
         query = sa.select(FORGOTTEN).where(FORGOTTEN.c.shop == self._shop)
         return [
-            Forgetting(row["person"], row["event"], row["actor"], row["reason"], row["details"])
+            Forgetting(**{each.name: row[each.name] for each in fields(Forgetting)})
             for row in self._read(query.order_by(FORGOTTEN.c.id))
         ]
+
+    def forgotten(self) -> dict[str, str]:
+        """Everybody whose forgetting began: hash → check of the hash's key."""
+        query = sa.select(FORGOTTEN.c.person, FORGOTTEN.c.key_check).distinct()
+        rows = self._read(query.where(FORGOTTEN.c.shop == self._shop))
+        return {row["person"]: row["key_check"] for row in rows}
 
     def add_version(self, version: Version, connection: sa.Connection | None = None) -> None:
         """Record a registered version; recording it again does nothing.

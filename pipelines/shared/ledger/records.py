@@ -62,6 +62,8 @@ class Forgetting:
 
     person: str
     """Keyed hash of the shopper's id; see `pipelines.shared.forgotten`."""
+    key_check: str
+    """Tells the hash's key from others, and nothing else about it."""
     event: Literal["begun", "erased"]
     actor: str
     """Who asked for it."""

@@ -76,6 +76,7 @@ FORGOTTEN = sa.Table(
     sa.Column("id", _Id, primary_key=True, autoincrement=True),
     sa.Column("shop", sa.String(64), nullable=False),
     sa.Column("person", sa.String(64), nullable=False),
+    sa.Column("key_check", sa.String(16), nullable=False),
     sa.Column("event", sa.String(16), nullable=False),
     sa.Column("actor", sa.String(190), nullable=False),
     sa.Column("reason", sa.Text, nullable=False),

@@ -139,12 +139,14 @@ def test_the_champion_before_an_interval_ignores_what_came_later():
 
 
 def test_forgettings_are_read_back_in_order_and_per_shop(ledger, url):
-    begun = Forgetting("a" * 64, "begun", "Ana", "request 7", {"key": "k"})
-    erased = Forgetting("a" * 64, "erased", "Ana", "request 7", {"key": "k", "rows": {"t": 3}})
+    begun = Forgetting("a" * 64, "k", "begun", "Ana", "request 7", {"models": ["m"]})
+    erased = Forgetting("a" * 64, "k", "erased", "Ana", "request 7", {"rows": {"t": 3}})
     ledger.record_forgetting(begun)
     ledger.record_forgetting(erased)
     assert ledger.forgettings() == [begun, erased]
-    assert Ledger(url, "other", "surface").forgettings() == []
+    assert ledger.forgotten() == {"a" * 64: "k"}
+    other = Ledger(url, "other", "surface")
+    assert (other.forgettings(), other.forgotten()) == ([], {})
 
 
 def test_a_ledger_of_before_gets_the_table_of_the_forgotten(ledger, url):
