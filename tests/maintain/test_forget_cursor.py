@@ -171,7 +171,7 @@ def test_keys_are_forgotten_and_rows_that_only_have_such_a_key(shop: CursorShop)
 @pytest.mark.parametrize(
     ("owner", "name"), [(Ledger, "record"), (Lake, "replace"), (Lake, "vacuum")]
 )
-@pytest.mark.parametrize("calls", (0, 2, 5))
+@pytest.mark.parametrize("calls", [0, 2, 5])
 def test_a_kill_loses_no_key(
     owner: type, name: str, calls: int, shop: CursorShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
