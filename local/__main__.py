@@ -70,14 +70,20 @@ def status() -> None:
     home = Home.from_environment(os.environ)
     known = Register(home.services_file).read()
     table = Table("service", "state", "process", "where", "log", title=str(home.path))
-    states = {name: _state(name, known) for name in ("postgres", "mlflow", *AIRFLOW_COMPONENTS)}
+    killed = services.orphaned(home)
+    states = {
+        name: "orphaned" if name in killed else _state(name, known)
+        for name in ("postgres", "mlflow", *AIRFLOW_COMPONENTS)
+    }
     for name, state in states.items():
         service = known.get(name)
         process = str(service.pid) if service and service.process() else ""
         table.add_row(name, state, process, _where(service), service.log if service else "")
     console.print(table)
     if set(states.values()) != {"answers"}:
-        console.print("`make up` starts what does not run.")
+        console.print(
+            "`make up` starts what does not run, and ends what is left of what was killed."
+        )
         raise typer.Exit(1)
 
 
@@ -123,7 +129,7 @@ def _reported() -> Iterator[None]:
 
 
 def _state(name: str, known: dict[str, Service]) -> str:
-    """`stopped`, `silent` (it runs but does not answer) or `answers`."""
+    """`stopped`, `silent` (it runs but does not answer) or `answers`; see also `orphaned`."""
     service = known.get(name)
     if service is None or service.process() is None:
         return "stopped"

@@ -1,6 +1,7 @@
 """Child processes that outlive their starter: launch, find again, wait for and stop them."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ POLL_S = 0.05
 LOG_LINES_SHOWN = 15
 PATIENCE_S = 3.0
 LEFTOVER_GRACE_S = 3.0
+KILL_GRACE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,17 @@ class Service:
         except psutil.NoSuchProcess:
             return None
         return process if alive else None
+
+    def session(self) -> list[psutil.Process]:
+        """Every living process of the session it began, also after the first one was killed.
+
+        Of a number that was given out again since, only what works in the service's own folder.
+        """
+        with suppress(psutil.NoSuchProcess):
+            if abs(psutil.Process(self.pid).create_time() - self.started_s) >= 1.0:
+                return []
+        folder = Path(self.log).parent.resolve()
+        return [each for each in psutil.process_iter() if _is_of(each, self.pid, folder)]
 
     def url(self) -> str:
         """Where the service answers over HTTP."""
@@ -65,6 +78,11 @@ class Register:
     def running(self) -> dict[str, Service]:
         """The services whose process is alive."""
         return {name: service for name, service in self.read().items() if service.process()}
+
+    def orphaned(self) -> dict[str, Service]:
+        """The services whose first process has ended while others of its session live on."""
+        ended = (entry for entry in self.read().items() if entry[1].process() is None)
+        return {name: service for name, service in ended if service.session()}
 
     def add(self, service: Service) -> None:
         """Remember a service, in place of an earlier one of its name."""
@@ -147,9 +165,13 @@ def log_tail(service: Service) -> str:
 
 
 def stop(services: Iterable[Service], grace_s: float, signal_number: int) -> None:
-    """End services and everything they started; kill what is left after the grace time."""
+    """End services and everything they started, also where the first process was killed before.
+
+    What is left after the grace time is killed.
+    """
+    services = list(services)
     leaders = [process for service in services if (process := service.process())]
-    family = {process.pid: process for process in leaders}
+    family = {process.pid: process for service in services for process in service.session()}
     for leader in leaders:
         with suppress(psutil.NoSuchProcess):
             family.update({child.pid: child for child in leader.children(recursive=True)})
@@ -158,11 +180,27 @@ def stop(services: Iterable[Service], grace_s: float, signal_number: int) -> Non
     # triggerer for a child that sometimes listens only after ten seconds.
     _signal(_wait(leaders, PATIENCE_S), signal_number)
     _wait(leaders, grace_s)
-    left = _wait(list(family.values()), 0)
+    family.update({process.pid: process for service in services for process in service.session()})
+    end(family.values())
+
+
+def end(processes: Iterable[psutil.Process]) -> None:
+    """Ask processes to end, and kill those that do not."""
+    left = _wait(list(processes), 0)
     _signal(left, signal.SIGTERM)
     left = _wait(left, LEFTOVER_GRACE_S)
     _signal(left, signal.SIGKILL)
-    _wait(left, grace_s)
+    _wait(left, KILL_GRACE_S)
+
+
+def _is_of(process: psutil.Process, session: int, folder: Path) -> bool:
+    """Whether a living process is a session's first, or works for it in a folder."""
+    try:
+        if process.status() == psutil.STATUS_ZOMBIE or os.getsid(process.pid) != session:
+            return False
+        return process.pid == session or Path(process.cwd()) == folder
+    except (psutil.Error, ProcessLookupError, PermissionError):
+        return False
 
 
 def _wait(processes: list[psutil.Process], timeout_s: float) -> list[psutil.Process]:

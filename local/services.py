@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from local.errors import ServiceFailedError
 from local.home import PROJECT, Home, write_private
-from local.processes import LOOPBACK, Register, Service, free_port, stop
+from local.processes import LOOPBACK, Register, Service, end, free_port, stop
 from local.servers import airflow, environment, mlflow, postgres
 from local.servers.commands import AIRFLOW_COMPONENTS
 from local.servers.postgres import PostgresServer
@@ -75,10 +75,14 @@ def start(
 ) -> Stack:
     """Start what does not run yet and return when everything answers.
 
-    Each of Airflow's components, if there are any, costs some seconds to start.
+    One call heals what was killed: what is left of a service ends, and it starts again on its port.
+    What ran on a database that was killed, or with other settings, begins again: its connections
+    are cut, or lead elsewhere. Each of Airflow's components, if there are any, costs some seconds.
     """
     with _exclusively(home):
         register = Register(home.services_file)
+        killed = orphaned(home)
+        _stop(home, {name: one for name, one in register.read().items() if name in killed})
         known = register.read()
         server = start_database(home, durability)
         mlflow_port = _port(known, "mlflow")
@@ -88,7 +92,10 @@ def start(
             **environment.freshrank(home, server, mlflow_url),
             **airflow.settings(home, server, airflow_port, dags),
         }
-        write_private(home.environment_file, environment.as_shell(variables))
+        settings = environment.as_shell(variables)
+        if known.get("postgres") != server.service or _stored_settings(home) != settings:
+            _stop(home, {name: one for name, one in known.items() if name != "postgres"})
+        write_private(home.environment_file, settings)
         # MLflow creates its tables while Airflow creates its own.
         tracking = register.running().get("mlflow")
         if tracking is None:
@@ -112,21 +119,42 @@ def start_database(home: Home, durability: Mapping[str, str]) -> PostgresServer:
     )
 
 
+def orphaned(home: Home) -> set[str]:
+    """The services whose first process was killed while others that it started live on."""
+    register = Register(home.services_file)
+    names = set(register.orphaned())
+    if "postgres" not in register.running() and postgres.processes_of(home.postgres):
+        names.add("postgres")
+    return names
+
+
 def shut_down(home: Home) -> list[str]:
     """Stop every service of the home, databases last; the names of those that ran."""
     if not home.services_file.exists():
         return []
-    running = Register(home.services_file).running()
+    register = Register(home.services_file)
+    ran = {*register.running(), *orphaned(home)}
+    # The register keeps the stopped services: the next start takes the same ports if it can.
+    return _stop(home, {name: known for name, known in register.read().items() if name in ran})
+
+
+def _stop(home: Home, chosen: Mapping[str, Service]) -> list[str]:
+    """Stop services, those that others need last; their names."""
     # Running tasks report their end to the API server, and that one to the database.
-    servers = [running[name] for name in ("mlflow", "airflow-api-server") if name in running]
-    database = running.get("postgres")
-    workers = [one for one in running.values() if one not in (*servers, database)]
+    servers = [chosen[name] for name in ("mlflow", "airflow-api-server") if name in chosen]
+    database = chosen.get("postgres")
+    workers = [one for one in chosen.values() if one not in (*servers, database)]
     stop(workers, STOP_GRACE_S, signal.SIGTERM)
     stop(servers, STOP_GRACE_S, signal.SIGTERM)
     if database is not None:
         postgres.shut_down(database)
-    # The register keeps the stopped services: the next start takes the same ports if it can.
-    return list(running)
+        end(postgres.processes_of(home.postgres))
+    return list(chosen)
+
+
+def _stored_settings(home: Home) -> str:
+    """The settings that what runs was started with."""
+    return home.environment_file.read_text() if home.environment_file.exists() else ""
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 import json
 import subprocess
+import time
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 
 from local import http
@@ -105,34 +107,44 @@ def start(home: Home, component: str, environment: Mapping[str, str], port: int)
 
 
 def wait(services: Mapping[str, Service]) -> None:
-    """Return when the API server answers and reports every started component as healthy."""
+    """Return when the API server answers and every started component has reported to it."""
     api = services["airflow-api-server"]
     for component in AIRFLOW_COMPONENTS:
-        if component in services:
+        if service := services.get(component):
             wait_ready(
-                services[component],
-                lambda component=component: component in healthy(api.url()),  # type: ignore[misc]
+                service,
+                lambda component=component, since=service.started_s: (  # type: ignore[misc]
+                    _heartbeats(api.url()).get(component, 0.0) >= since
+                ),
                 READY_TIMEOUT_S,
             )
 
 
 def healthy(url: str) -> set[str]:
     """The components that the API server, itself included, reports as healthy."""
+    return set(_heartbeats(url))
+
+
+def _heartbeats(url: str) -> dict[str, float]:
+    """When each healthy component reported last; one that was killed stays healthy for a while."""
     answer = http.get(f"{url}/api/v2/monitor/health")
     if answer is None:
-        return set()
-    parts = {
-        "metadatabase": "airflow-api-server",
-        "scheduler": "airflow-scheduler",
-        "dag_processor": "airflow-dag-processor",
-        "triggerer": "airflow-triggerer",
-    }
+        return {}
     states = json.loads(answer)
-    return {
-        component
-        for part, component in parts.items()
-        if states.get(part, {}).get("status") == "healthy"
+    parts = {
+        f"airflow-{part.replace('_', '-')}": states.get(part) or {}
+        for part in ("scheduler", "dag_processor", "triggerer")
     }
+    beats = {
+        component: datetime.fromisoformat(state[key]).timestamp()
+        for component, state in parts.items()
+        if state.get("status") == "healthy"
+        for key in state
+        if key.startswith("latest_")
+    }
+    if states["metadatabase"]["status"] == "healthy":
+        beats["airflow-api-server"] = time.time()
+    return beats
 
 
 def token(url: str) -> str:

@@ -24,6 +24,7 @@ from local.processes import (
     LOOPBACK,
     Register,
     Service,
+    end,
     free_port,
     launch,
     log_tail,
@@ -34,7 +35,8 @@ from local.processes import (
 DATABASES = ("shop", "ledger", "mlflow", "airflow")
 OWNER = "freshrank"
 SYSTEM_ACCOUNT = "embedded_postgres"
-READY_TIMEOUT_S = 30.0
+READY_TIMEOUT_S = 300.0
+"""After a kill the server first reads its log again, up to `max_wal_size` of it."""
 STOP_GRACE_S = 20.0
 
 DURABLE: Mapping[str, str] = MappingProxyType({})
@@ -109,14 +111,17 @@ def start(
 ) -> PostgresServer:
     """Create the data directory if needed, start the server and create the four databases.
 
-    A server that already runs on this directory is returned as it is. `programs` is the folder of
-    another PostgreSQL's programs.
+    A server that already runs on this directory is returned as it is. Of one whose first process
+    was killed, the others are ended: they hold its memory, which keeps a new one from starting.
+    `programs` is the folder of another PostgreSQL's programs.
     """
-    known = register.read().get("postgres") or _running_in(data, log)
-    if known is not None and known.process() is not None:
-        server = PostgresServer(known, password)
-        register.add(known)
+    known = register.read().get("postgres")
+    running = known if known and known.process() else _running_in(data, log)
+    if running is not None:
+        server = PostgresServer(running, password)
+        register.add(running)
     else:
+        end(processes_of(data))
         account = _system_account()
         programs = programs or binary("postgres").parent
         _initialise(data, password, account, programs)
@@ -166,13 +171,26 @@ def server(
         register.remove(["postgres"])
 
 
+def processes_of(data: Path) -> list[psutil.Process]:
+    """Every living process of a server on this directory; each begins a session of its own."""
+    folder = data.resolve()
+    return [process for process in psutil.process_iter() if _works_in(process, folder)]
+
+
+def _works_in(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return process.name() == "postgres" and Path(process.cwd()) == folder
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
+
+
 def _running_in(data: Path, log: Path) -> Service | None:
     """The server that PostgreSQL's own pid file names, for when the register was lost."""
     try:
         lines = (data / "postmaster.pid").read_text().splitlines()
         pid, port = int(lines[0]), int(lines[3])
         process = psutil.Process(pid)
-        if "postgres" not in process.name():
+        if process not in processes_of(data):
             return None
         return Service("postgres", pid, process.create_time(), port, str(log))
     except (FileNotFoundError, IndexError, ValueError, psutil.NoSuchProcess):

@@ -56,6 +56,24 @@ def test_children_are_stopped_too(tmp_path: Path) -> None:
     assert not child.is_running()
 
 
+def test_what_a_killed_service_started_is_found_and_stopped(tmp_path: Path) -> None:
+    service, register = run(tmp_path, WITH_CHILD), Register(tmp_path / "services.json")
+    register.add(service)
+    leader = psutil.Process(service.pid)
+    deadline = time.monotonic() + 10
+    while not leader.children() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    (child,) = leader.children()
+    assert register.orphaned() == {}
+    leader.kill()
+    leader.wait()
+    assert register.orphaned() == {"probe": service}
+    assert replace(service, log=str(tmp_path / "elsewhere" / "log")).session() == []
+    stop([service], 1, signal.SIGTERM)
+    assert register.orphaned() == {}
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
 def test_what_does_not_listen_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("local.processes.PATIENCE_S", 0.1)
     monkeypatch.setattr("local.processes.LEFTOVER_GRACE_S", 0.1)

@@ -7,13 +7,19 @@ import shutil
 import signal
 import stat
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
+import psycopg
 import pytest
+from typer.testing import CliRunner
 
 from local import http, services
+from local.__main__ import application
 from local.home import Home
 from local.processes import LOOPBACK, Register, free_port, launch, stop, wait_ready
 from local.servers import airflow, environment, postgres
@@ -22,11 +28,27 @@ from local.services import Stack
 
 pytestmark = pytest.mark.services
 
+ENDLESS = """
+import os, pathlib, time
+from airflow.sdk import dag, task
+
+@dag(schedule=None)
+def endless():
+    @task
+    def sleep():
+        (pathlib.Path(__file__).parent / "pid").write_text(str(os.getpid()))
+        time.sleep(3600)
+    sleep()
+
+endless()
+"""
+
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     place = tmp_path_factory.mktemp("stack")
     (place / "dags").mkdir()
+    (place / "dags" / "endless.py").write_text(ENDLESS)
     with services.stack(place / "home", dags=place / "dags") as running:
         yield running
     assert processes_of(place) == []
@@ -199,6 +221,56 @@ def test_the_celery_worker_of_compose_starts_and_answers(stack: Stack, tmp_path:
         assert "pong" in ping.stdout, ping.stdout + ping.stderr
     finally:
         stop([worker, redis], 15, signal.SIGTERM)
+
+
+def test_one_start_heals_whatever_was_killed(stack: Stack) -> None:
+    dags = Path(stack.environment["AIRFLOW__CORE__DAGS_FOLDER"])
+    task = _endless_task(stack, dags)
+    busy = threading.Thread(target=_count_forever, args=[stack], daemon=True)
+    busy.start()
+    before = Register(stack.home.services_file).read()
+    old = [*_family(stack), task]
+    leaders = [psutil.Process(service.pid) for service in before.values()]
+    for leader in leaders:
+        leader.kill()
+    psutil.wait_procs(leaders, timeout=30)
+    assert {"postgres", "mlflow", "airflow-scheduler"} <= services.orphaned(stack.home)
+    outcome = CliRunner().invoke(
+        application, ["status"], env={"FRESHRANK_HOME": str(stack.home.path)}
+    )
+    assert outcome.exit_code == 1
+    assert "orphaned" in outcome.output
+
+    again = services.start(stack.home, dags=dags)
+    assert again.environment == stack.environment
+    after = Register(stack.home.services_file).read()
+    assert {name: one.port for name, one in after.items()} == {
+        name: one.port for name, one in before.items()
+    }
+    assert not [each for each in old if each.is_running() and each.status() != "zombie"]
+    assert services.orphaned(stack.home) == set()
+    test_every_component_is_healthy(again)
+    busy.join(5)
+    assert not busy.is_alive()
+
+
+def _endless_task(stack: Stack, dags: Path) -> psutil.Process:
+    """A task that runs when the scheduler is killed."""
+    deadline = time.monotonic() + 120
+    runs, told = f"{stack.airflow_url}/api/v2/dags/endless/dagRuns", dags / "pid"
+    while http.send(runs, "POST", {"logical_date": None}, airflow.token(stack.airflow_url)) != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    while not told.exists() or not told.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return psutil.Process(int(told.read_text()))
+
+
+def _count_forever(stack: Stack) -> None:
+    """A query that does not look whether its server's first process lives."""
+    with suppress(psycopg.OperationalError), stack.postgres.connect("shop") as connection:
+        connection.execute("SELECT count(*) FROM generate_series(1, 1e12::bigint)")
 
 
 def _family(stack: Stack) -> list[psutil.Process]:
