@@ -15,7 +15,7 @@ from rich.table import Table
 from local import http, services, shop
 from local.errors import LocalError
 from local.home import Home
-from local.processes import LOOPBACK, Register, Service
+from local.processes import LOOPBACK, PRIVATE_UMASK, Register, Service
 from local.servers import airflow
 from local.servers.commands import AIRFLOW_COMPONENTS
 
@@ -35,6 +35,7 @@ Share = Annotated[
 def up(share: Share = DEFAULT_SHARE) -> None:
     """Start PostgreSQL, MLflow and Airflow, and load the bundled shop if it is not there."""
     home = Home.from_environment(os.environ)
+    known = home.login_file.exists()
     with _reported(), console.status("Starting PostgreSQL, MLflow and Airflow (half a minute)"):
         stack = services.start(home)
         if not shop.is_loaded(stack.postgres):
@@ -42,6 +43,8 @@ def up(share: Share = DEFAULT_SHARE) -> None:
             shop.load(stack.postgres, share=share, until=UNTIL, console=console)
     console.print(f"Airflow   {stack.airflow_url}")
     console.print(f"MLflow    {stack.mlflow_url}")
+    login = f"as before, in {home.login_file}" if known else stack.login
+    console.print(f"Login     {login}", soft_wrap=True)
     console.print(f"Settings  source {home.environment_file}", soft_wrap=True)
     console.print("Stop everything with `make down`; the data stays.")
 
@@ -150,4 +153,6 @@ def _where(service: Service | None) -> str:
 
 
 if __name__ == "__main__":
+    # What the demo and the shop's loader write below the home is not for other accounts either.
+    os.umask(PRIVATE_UMASK)
     application()

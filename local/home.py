@@ -6,23 +6,27 @@ import os
 import secrets
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 
 from local.errors import LocalError
 
+LOGIN = "admin"
+"""The one user of Airflow and MLflow."""
 PROJECT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
 class Keys:
-    """The secrets of one home, generated once and never shown."""
+    """The secrets of one home, generated once; none is shown but the password of the pages."""
 
     postgres_password: str
     pseudonym_key: str
     airflow_fernet_key: str
     airflow_api_key: str
     airflow_jwt_key: str
+    login_password: str = field(default_factory=lambda: secrets.token_urlsafe(12))
+    """Of the user `admin` at Airflow and MLflow. Homes of earlier versions have none yet."""
 
     @classmethod
     def fresh(cls) -> "Keys":
@@ -84,9 +88,21 @@ class Home:
         return self.path / "env"
 
     @property
+    def login_file(self) -> Path:
+        """Who may open the pages, and by which password, as Airflow reads it."""
+        return self.path / "login.json"
+
+    @property
     def keys_file(self) -> Path:
         """The secrets of this home, readable by its owner only."""
         return self.path / "keys.json"
+
+    def create(self) -> None:
+        """Make the folder, closed to other accounts; one of an earlier version is closed too."""
+        ours = self.keys_file.exists() or not self.path.exists()
+        self.path.mkdir(parents=True, exist_ok=True)
+        if ours:
+            self.path.chmod(0o700)
 
     def delete(self) -> None:
         """Delete everything in it.
@@ -117,10 +133,14 @@ class Home:
             return keys
         except json.JSONDecodeError as error:
             raise self._unreadable_keys() from error
-        names = {field.name for field in fields(Keys)}
-        if not isinstance(stored, dict) or set(stored) != names:
+        names = {each.name for each in fields(Keys)}
+        later = {each.name for each in fields(Keys) if each.default_factory is not MISSING}
+        if not isinstance(stored, dict) or not names - later <= set(stored) <= names:
             raise self._unreadable_keys()
-        return Keys(**stored)
+        keys = Keys(**stored)
+        if set(stored) != names:
+            write_private(self.keys_file, json.dumps(asdict(keys), indent=2) + "\n")
+        return keys
 
     def _unreadable_keys(self) -> LocalError:
         return LocalError(

@@ -19,16 +19,21 @@ def get(url: str, token: str | None = None) -> bytes | None:
         return None
 
 
-def send(url: str, method: str, body: dict[str, Any], token: str) -> int:
-    """The status code of a JSON request."""
+def send(
+    url: str, method: str, body: dict[str, Any], token: str | None = None
+) -> tuple[int, bytes]:
+    """The status code and the body of the answer to a JSON request; 503 when nobody answers."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
     request = urllib.request.Request(  # noqa: S310 - loopback only
         url,
         data=json.dumps(body).encode(),
         method=method,
-        headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+        headers={**headers, "Content-Type": "application/json"},
     )
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
-            return int(answer.status)
+            return int(answer.status), bytes(answer.read())
     except urllib.error.HTTPError as error:
-        return error.code
+        return error.code, error.read()
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return 503, b""

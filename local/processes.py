@@ -23,6 +23,8 @@ LOG_LINES_SHOWN = 15
 PATIENCE_S = 3.0
 LEFTOVER_GRACE_S = 3.0
 KILL_GRACE_S = 5.0
+PRIVATE_UMASK = 0o077
+"""What is written only its owner may read."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +121,12 @@ def launch(
     log: Path,
     port: int | None = None,
     account: struct_passwd | None = None,
+    folder: Path | None = None,
 ) -> Service:
-    """Start a command in a session of its own, its output going to the log file."""
+    """Start a command in a session of its own, its output going to the log file.
+
+    It works in `folder`, by default the log's. What it writes only its account may read.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -130,7 +136,8 @@ def launch(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            cwd=log.parent if account is None else "/",
+            umask=PRIVATE_UMASK,
+            cwd=folder or log.parent,
             user=None if account is None else account.pw_uid,
             group=None if account is None else account.pw_gid,
             extra_groups=None if account is None else [],

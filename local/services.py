@@ -1,6 +1,8 @@
 """All services of one home: start them side by side, find them again, stop them."""
 
 import fcntl
+import json
+import os
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,8 +13,8 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from local.errors import ServiceFailedError
-from local.home import PROJECT, Home, write_private
-from local.processes import LOOPBACK, Register, Service, end, free_port, stop
+from local.home import LOGIN, PROJECT, Home, write_private
+from local.processes import LOOPBACK, PRIVATE_UMASK, Register, Service, end, free_port, stop
 from local.servers import airflow, environment, mlflow, postgres
 from local.servers.commands import AIRFLOW_COMPONENTS
 from local.servers.postgres import PostgresServer
@@ -42,6 +44,15 @@ class Stack:
             connections={environment.SHOP: SecretStr(self.postgres.url("shop"))},
             pseudonym_key=SecretStr(given["FRESHRANK_PSEUDONYM_KEY"]),
         )
+
+    @property
+    def login(self) -> str:
+        """Name and password at both pages: for a person's eyes, never for a log."""
+        return f"{LOGIN} {self.home.keys().login_password}"
+
+    def token(self) -> str:
+        """A token for Airflow's REST API."""
+        return airflow.token(self.airflow_url, self.home.keys().login_password)
 
     def run(self, *command: str, timeout_s: float = 300.0) -> str:
         """What a command of this virtual environment prints, run in the project's folder.
@@ -96,6 +107,8 @@ def start(
         if known.get("postgres") != server.service or _stored_settings(home) != settings:
             _stop(home, {name: one for name, one in known.items() if name != "postgres"})
         write_private(home.environment_file, settings)
+        password = home.keys().login_password
+        write_private(home.login_file, json.dumps({LOGIN: password}) + "\n")
         # MLflow creates its tables while Airflow creates its own.
         tracking = register.running().get("mlflow")
         if tracking is None:
@@ -110,6 +123,7 @@ def start(
 
 def start_database(home: Home, durability: Mapping[str, str]) -> PostgresServer:
     """Start the home's PostgreSQL, if it does not run yet."""
+    home.create()
     return postgres.start(
         home.postgres,
         password=home.keys().postgres_password,
@@ -164,9 +178,14 @@ def stack(
     dags: Path = PROJECT / "dags",
     components: Sequence[str] = AIRFLOW_COMPONENTS,
 ) -> Iterator[Stack]:
-    """Throwaway services under a folder for the length of a with block."""
+    """Throwaway services under a folder for the length of a with block.
+
+    Meanwhile this process has MLflow's login in its environment.
+    """
     place = Home(home)
+    before = {name: os.environ.get(name) for name in environment.credentials(place)}
     try:
+        os.environ.update(environment.credentials(place))
         yield start(
             place,
             dags=dags,
@@ -174,6 +193,10 @@ def stack(
             components=components,
         )
     finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
         shut_down(place)
 
 
@@ -200,13 +223,17 @@ def _start_airflow(
         register.add(airflow.start(home, component, variables, port))
     known = register.read()
     airflow.wait({name: known[name] for name in components})
-    airflow.set_ranker_pool(f"http://{LOOPBACK}:{port}")
+    airflow.set_ranker_pool(f"http://{LOOPBACK}:{port}", home.keys().login_password)
 
 
 @contextmanager
 def _exclusively(home: Home) -> Iterator[None]:
-    """Let a second start of the same home wait for the first one to finish."""
-    home.path.mkdir(parents=True, exist_ok=True)
-    with (home.path / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    """Let a second start of the same home wait for the first; what it writes is the owner's."""
+    umask = os.umask(PRIVATE_UMASK)
+    try:
+        home.create()
+        with (home.path / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+    finally:
+        os.umask(umask)

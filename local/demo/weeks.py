@@ -48,6 +48,10 @@ def main(share: float, weeks: int) -> None:
     home = Home.from_environment(environ)
     _start_clean(home, console)
     stack = _start(home, share, console)
+    console.print(
+        f"Airflow {stack.airflow_url} · MLflow {stack.mlflow_url} · login {stack.login}",
+        soft_wrap=True,
+    )
     first = Interval(FIRST, FIRST + WARM_UP_WEEKS * WEEK)
     later = Interval(first.end, first.end + weeks * WEEK)
     with progress.bar(console) as bar:
@@ -78,7 +82,7 @@ def _start_clean(home: Home, console: Console) -> None:
         console.print("Removing the last demo")
         services.shut_down(home)
         home.delete()
-    home.path.mkdir(parents=True)
+    home.create()
     (home.path / MARKER).touch()
 
 
@@ -101,14 +105,14 @@ def _start(home: Home, share: float, console: Console) -> Stack:
 def _first_model(stack: Stack, interval: Interval, bar: Bar) -> None:
     """Trigger one run over the warm-up, as a person does from the form."""
     update = bar.track(f"First model, {WARM_UP_WEEKS} weeks in one run", 1)
-    token = _token(stack)
+    token = stack.token()
     # Airflow reads the graphs in the background after it is up.
     _json(f"{stack.airflow_url}/api/v2/dags/{DAG}", token)
     body = {
         "logical_date": None,
         "conf": {"start": f"{interval.start:%F}", "end": f"{interval.end:%F}"},
     }
-    status = http.send(f"{stack.airflow_url}/api/v2/dags/{DAG}/dagRuns", "POST", body, token)
+    status, _ = http.send(f"{stack.airflow_url}/api/v2/dags/{DAG}/dagRuns", "POST", body, token)
     if status >= 300:
         raise LocalError(f"Airflow refused to trigger {DAG}: HTTP {status}")
     _follow(stack, token, "manual", 1, update)
@@ -124,7 +128,7 @@ def _backfill(stack: Stack, interval: Interval, bar: Bar) -> None:
         # Any number would decide in order; runs that only wait their turn cost a small machine.
         *("--max-active-runs", "1"),
     )
-    _follow(stack, _token(stack), "backfill", weeks, update)
+    _follow(stack, stack.token(), "backfill", weeks, update)
 
 
 def _follow(
@@ -172,7 +176,3 @@ def _json(url: str, token: str) -> dict[str, Any]:
         time.sleep(0.5)
     page: dict[str, Any] = json.loads(answer)
     return page
-
-
-def _token(stack: Stack) -> str:
-    return str(_json(f"{stack.airflow_url}/auth/token", "")["access_token"])

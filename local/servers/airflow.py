@@ -9,7 +9,7 @@ from pathlib import Path
 
 from local import http
 from local.errors import ServiceFailedError
-from local.home import PROJECT, Home
+from local.home import LOGIN, PROJECT, Home
 from local.processes import LOOPBACK, Service, launch, wait_ready
 from local.servers.commands import (
     AIRFLOW_COMPONENTS,
@@ -57,14 +57,19 @@ def settings(home: Home, server: PostgresServer, port: int, dags: Path) -> dict[
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "AIRFLOW__CORE__FERNET_KEY": keys.airflow_fernet_key,
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
-        # Everybody who can reach loopback is the owner of this machine.
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        # Every account of this machine can reach loopback.
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{LOGIN}:admin",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home.login_file),
         "AIRFLOW__API__HOST": LOOPBACK,
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__API__BASE_URL": url,
         "AIRFLOW__API__WORKERS": "1",
         "AIRFLOW__API__SECRET_KEY": keys.airflow_api_key,
         "AIRFLOW__API_AUTH__JWT_SECRET": keys.airflow_jwt_key,
+        # By default Airflow opens its logs to the group, whatever the umask.
+        "AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FOLDER_PERMISSIONS": "0o700",
+        "AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FILE_PERMISSIONS": "0o600",
         # Tasks are forked from a process that has the stages' libraries imported, once for all.
         "AIRFLOW__SCHEDULER__MP_START_METHOD": "forkserver",
         "AIRFLOW__SCHEDULER__MP_FORKSERVER_PRELOAD": ",".join(PRELOADED),
@@ -147,15 +152,24 @@ def _heartbeats(url: str) -> dict[str, float]:
     return beats
 
 
-def token(url: str) -> str:
-    """A token for the REST API, as any visitor of the UI gets one here."""
-    answer = http.get(f"{url}/auth/token")
-    if answer is None:
-        raise ServiceFailedError(f"Airflow at {url} gives no token; is it running? `make status`")
+def token(url: str, password: str) -> str:
+    """A token for the REST API, as the UI's login gives it.
+
+    Raises:
+        ServiceFailedError: Airflow does not answer, or takes another password.
+    """
+    status, answer = http.send(
+        f"{url}/auth/token", "POST", {"username": LOGIN, "password": password}
+    )
+    if status >= 300:
+        raise ServiceFailedError(
+            f"Airflow at {url} gives no token (HTTP {status}); `make status` says whether it runs, "
+            "and `make up` gives it this home's password"
+        )
     return str(json.loads(answer)["access_token"])
 
 
-def set_ranker_pool(url: str) -> None:
+def set_ranker_pool(url: str, password: str) -> None:
     """Create the one-slot pool over HTTP, which takes a tenth of a second and no process."""
     body = {
         "name": RANKER_POOL,
@@ -163,7 +177,7 @@ def set_ranker_pool(url: str) -> None:
         "description": RANKER_POOL_DESCRIPTION,
         "include_deferred": False,
     }
-    status = http.send(f"{url}/api/v2/pools", "POST", body, token(url))
+    status, _ = http.send(f"{url}/api/v2/pools", "POST", body, token(url, password))
     exists = 409
     if status >= 300 and status != exists:
         raise ServiceFailedError(f"Airflow at {url} refused the pool {RANKER_POOL}: HTTP {status}")

@@ -14,7 +14,7 @@ RANKER_POOL_DESCRIPTION = "The model chain: one interval at a time"
 
 COMMANDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "mlflow": ("mlflow", "server"),
+        "mlflow": ("mlflow", "server", "--app-name", "freshrank"),
         "airflow-migrate": ("airflow", "db", "migrate"),
         "airflow-pool": (
             *("airflow", "pools", "set"),

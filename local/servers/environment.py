@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from local.home import PROJECT, Home
+from local.home import LOGIN, PROJECT, Home
 from local.servers.postgres import PostgresServer
 
 SHOP = "completejourney"
@@ -38,8 +38,17 @@ def freshrank(home: Home, server: PostgresServer, mlflow_url: str) -> dict[str, 
         "AIRFLOW_CONN_FRESHRANK_MLFLOW": mlflow_url,
         f"AIRFLOW_CONN_FRESHRANK_{SHOP.upper()}": shop,
         "MLFLOW_TRACKING_URI": mlflow_url,
+        **credentials(home),
         **QUIET,
         **SHARED_CORES,
+    }
+
+
+def credentials(home: Home) -> dict[str, str]:
+    """The login at MLflow, under the names that its clients read."""
+    return {
+        "MLFLOW_TRACKING_USERNAME": LOGIN,
+        "MLFLOW_TRACKING_PASSWORD": home.keys().login_password,
     }
 
 

@@ -1,21 +1,27 @@
 """The MLflow tracking server and model registry, as a child process."""
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from local import http
-from local.home import Home
+from local.home import PROJECT, Home
 from local.processes import LOOPBACK, Service, launch, wait_ready
 from local.servers.commands import COMMANDS
-from local.servers.environment import QUIET, inherited, program
+from local.servers.environment import QUIET, credentials, inherited, program
 from local.servers.postgres import PostgresServer
 
 READY_TIMEOUT_S = 120.0
+APPLICATION = Path(__file__).parent / "mlflow_app"
+"""Where MLflow finds the application that asks for a login."""
 
 
 def settings(home: Home, server: PostgresServer, port: int) -> Mapping[str, str]:
     """The server's own settings; the database's password stays off the command line."""
     return {
         **QUIET,
+        **credentials(home),
+        "PYTHONPATH": f"{PROJECT}{os.pathsep}{APPLICATION}",
         "MLFLOW_HOST": LOOPBACK,
         "MLFLOW_PORT": str(port),
         "MLFLOW_WORKERS": "1",

