@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -74,11 +75,11 @@ def test_the_trigger_form_asks_for_the_interval(update):
     assert {"start", "end", "shop"} <= set(update.params)
 
 
-def test_every_task_knows_which_errors_a_retry_can_help(update, dags):
-    others = (dags["ranker_publish"], dags["ranker_maintain"], dags["ranker_forget"])
-    for task in [*update.tasks, *(task for dag in others for task in dag.tasks)]:
+def test_every_task_knows_which_errors_a_retry_can_help_and_when_it_is_given_up(dags):
+    for task in (task for dag in dags.values() for task in dag.tasks):
         assert task.retries == 3
         assert task.retry_policy is not None
+        assert timedelta(hours=1) < task.execution_timeout < timedelta(days=1)
 
 
 def test_publishing_follows_the_decision(update, dags):
