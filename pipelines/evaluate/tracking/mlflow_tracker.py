@@ -1,7 +1,8 @@
 """Evaluations in MLflow: one run an interval, a child run and a version a challenger.
 
 Everything is looked up by its tags first, so a rerun completes what a killed run began and adds
-nothing. The order is: runs, model files, version (its tags in the same call), the verdict, the
+nothing: a metric that the run has is not logged again, unless its value has changed. The order is:
+runs, model files, version (its tags in the same call), the run's end, the verdict and, with it, the
 mark that all is there.
 """
 
@@ -79,7 +80,9 @@ class _Recording:
     def record(self) -> dict[str, int]:
         report = self.report
         parent = self._run("interval", f"{report.interval.start:%Y-%m-%d}", {})
-        if parent.data.tags.get(DONE_TAG) == report.content_hash:
+        done = parent.data.tags.get(DONE_TAG) == report.content_hash
+        # Earlier versions set the mark first: a run that was killed there stayed unfinished.
+        if done and parent.info.status == "FINISHED":
             return {model.strategy: self._known_version(model) for model in report.models}
         self._log(parent, report.metrics, report.params, report.data)
         versions = {model.strategy: self._challenger(parent, model) for model in report.models}
@@ -128,7 +131,7 @@ class _Recording:
             "trees": str(card.trees),
             "groups": str(card.groups),
             "features": str(len(card.features)),
-            **{f"lightgbm.{name}": str(value) for name, value in card.params.items()},
+            **{_param(name): str(value) for name, value in card.params.items()},
         }
         self._log(run, model.metrics, params, self.report.data)
         self._plot(run, model)
@@ -233,10 +236,11 @@ class _Recording:
         from mlflow.entities import Metric, Param
 
         now, step = int(time.time() * 1000), self.report.ordinal
+        # A metric logged again at its step would be a second point of the curve.
         points = [
             Metric(name, value, now, step)
             for name, value in metrics.items()
-            if math.isfinite(value)
+            if math.isfinite(value) and run.data.metrics.get(name) != value
         ]
         # A param cannot be changed; a rerun logs those that a killed run left out.
         missing = [
@@ -250,10 +254,11 @@ class _Recording:
     def _finish(self, run: TrackedRun, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
 
+        # Before the mark that all is there, after which a rerun looks no more.
+        self.client.set_terminated(run.info.run_id, "FINISHED")
         self.client.log_batch(
             run.info.run_id, tags=[RunTag(name, text[:5000]) for name, text in tags.items()]
         )
-        self.client.set_terminated(run.info.run_id, "FINISHED")
 
     def _delete_stale_runs(self, parent: TrackedRun) -> None:
         """Delete the runs of challengers that an earlier attempt trained and this one did not."""
@@ -269,6 +274,11 @@ class _Recording:
         folder = Path(self.folder) / name
         folder.mkdir(exist_ok=True)
         return folder
+
+
+def _param(name: str) -> str:
+    """What LightGBM was told goes under its name; what was done with its trees does not."""
+    return name if name.startswith("blend_") else f"lightgbm.{name}"
 
 
 def _dataset(data: DataVersion) -> Any:

@@ -40,6 +40,7 @@ def record_study(uri: str, experiment: str, name: str, trials: Sequence[Mapping[
                 continue
             for key, value in trial["settings"].items():
                 client.log_param(run.info.run_id, key, value)
-            client.log_metric(run.info.run_id, "ndcg_at_10", trial["ndcg_at_10"])
+            if "ndcg_at_10" not in run.data.metrics:
+                client.log_metric(run.info.run_id, "ndcg_at_10", trial["ndcg_at_10"])
             client.set_terminated(run.info.run_id, "FINISHED")
         client.set_terminated(whole.info.run_id, "FINISHED")

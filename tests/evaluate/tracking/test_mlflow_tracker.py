@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -190,20 +192,39 @@ def test_a_kill_at_any_call_heals(
     class Killed(BaseException):
         pass
 
-    for name in calls:
-        with pytest.MonkeyPatch.context() as patch:
-            real_call = getattr(MlflowClient, name)
+    kills: set[tuple[str, int]] = set()
+    seen: Counter[str] = Counter()
 
-            def dying(self: Any, *args: Any, call: Any = real_call, **named: Any) -> Any:
-                call(self, *args, **named)
+    def dying(name: str, call: Any) -> Any:
+        def calling(*args: Any, **named: Any) -> Any:
+            answer = call(*args, **named)
+            seen[name] += 1
+            if (name, seen[name]) not in kills:
+                kills.add((name, seen[name]))
                 raise Killed
+            return answer
 
-            patch.setattr(MlflowClient, name, dying)
-            with pytest.raises(Killed):
+        return calling
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in calls:
+            patch.setattr(MlflowClient, name, dying(name, getattr(MlflowClient, name)))
+        while True:
+            seen.clear()
+            with suppress(Killed):
                 evaluate.run(run)
+                break
+    assert {name for name, _ in kills} == set(calls)
+    assert {("log_batch", 4), ("set_terminated", 2)} <= kills
     evaluation = evaluate.run(run)
-    _, children = interval_run(client, run)
+    whole, children = interval_run(client, run)
     [boost] = children
+    for each in (whole, boost):
+        assert each.info.status == "FINISHED"
+        histories = [
+            client.get_metric_history(each.info.run_id, name) for name in each.data.metrics
+        ]
+        assert {len(points) for points in histories} == {1}
     found = client.search_model_versions(f"name = '{MODEL}'")
     assert [int(each.version) for each in found if each.run_id == boost.info.run_id] == [4]
     assert evaluation.as_dict()["evaluation"]["challengers"][0]["version"] == 4
