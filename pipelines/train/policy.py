@@ -1,7 +1,7 @@
 """Decides which challengers a run trains: by what is allowed, what is due and what it may cost.
 
 One by default. Other features or a passed budget leave no choice but a new model, and every few
-runs a new model is averaged with the champion. After an abrupt change a second challenger is
+runs a new model is blended with the champion. After an abrupt change a second challenger is
 trained beside the usual one, and the better of the two goes to the gate (`train/preselection.py`).
 """
 

@@ -7,7 +7,7 @@
 | `replay_boost` | trees on new groups and a decayed sample of the past | Chaudhry et al. (2019) |
 | `adapt` | after an abrupt change: a strong refit, then many trees | Gama et al. (2014) |
 | `compact` | a new model on a window, in the budgets | Burges (2010) |
-| `blend` | the mean of a new model on a window and the parent's first trees | Wang et al. (2003) |
+| `blend` | half of a new model on a window, half of the parent's first trees | Wang et al. (2003) |
 
 A refit keeps the structure of the trees: new leaf = decay * old + (1 - decay) * fitted, as
 LightGBM's `refit` does it. Trees whose thresholds last and whose leaves follow the data are the
@@ -86,17 +86,27 @@ def adapt(material: Material) -> Model:
 
 
 def blend(material: Material) -> Model:
-    """Average a new model on the window with the newest one in the parent.
+    """Add half the scores of a new model on the window and half those of the parent's first trees.
 
     What one model learned by chance the other did not, the less so as they draw their features by
-    other seeds: their mean ranks better than either. The new trees come first, so the parent's
-    first are those of its newest model; its older ones, and the few added since, are cut off.
+    other seeds. The new model's 40 trees come first, then the parent's first, refitted since, up to
+    80 trees in all; the rest of the parent is cut off. So a blend of a blend is N/2 + O/4
+    of the new model N and the newest one O in the parent, which was halved before, and no mean of
+    models of equal weight. A `compact` parent is kept whole, by half. A `first` one keeps its first
+    40 trees, by half: of 100 it loses 60.
+
+    The params name both weights and how many of the parent's trees are in.
     """
     parent, gate = material.require_parent(), material.gate
     model = _compacted(material, seed=zlib.crc32(parent.encode()) >> 1)
     mean = trees.mean(model.text, parent, min(parameters.BLENDED_TREES, gate.max_trees))
     kept = trees.within(mean, gate)
-    return replace(model, text=kept, trees=trees.count(kept))
+    weights = {
+        "blend_new_weight": trees.MEAN_WEIGHT,
+        "blend_parent_weight": trees.MEAN_WEIGHT,
+        "blend_parent_trees": max(0, trees.count(kept) - model.trees),
+    }
+    return replace(model, text=kept, trees=trees.count(kept), params=model.params | weights)
 
 
 STRATEGIES: Final[dict[str, Strategy]] = {

@@ -61,7 +61,7 @@ def test_several_intervals_refit_the_leaves_as_often(
     assert model.params["refit_decay_rate"] == pytest.approx(0.95**span)
 
 
-def test_a_blend_is_the_mean_of_a_new_model_and_the_newest_in_the_parent(
+def test_a_blend_is_half_a_new_model_and_half_of_the_parents_first_trees(
     material: Material,
 ) -> None:
     rows, size = material.new.features, parameters.COMPACT_ROUNDS
@@ -75,6 +75,8 @@ def test_a_blend_is_the_mean_of_a_new_model_and_the_newest_in_the_parent(
             + boosting.scores(trees.leading(parent, size), rows, 2) / 2
         )
         assert boosting.scores(model.text, rows, 2) == pytest.approx(mean, abs=1e-12)
+        assert model.params["blend_new_weight"] == model.params["blend_parent_weight"] == 0.5
+        assert model.params["blend_parent_trees"] == size
         parent = model.text
     alone = STRATEGIES["compact"](_learning(material, seed=model.params["seed"])).text
     assert boosting.scores(new, rows, 2) * 2 == pytest.approx(boosting.scores(alone, rows, 2))

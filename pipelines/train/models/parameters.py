@@ -34,7 +34,7 @@ ADAPT_DECAY: Final = 0.6
 ADAPT_ROUNDS: Final = 20
 ADAPT_RATE: Final = 0.08
 BLENDED_TREES: Final = 2 * COMPACT_ROUNDS
-"""Of a blend: the new ones and as many of the parent's first."""
+"""Of a blend: the new ones and as many of the parent's first, which need not be a whole model."""
 MIN_GROUPS: Final = 20
 """Fewer new groups wait for the next interval: nothing is lost, `trained_through` stands still."""
 

@@ -8,6 +8,8 @@ from typing import Final
 from pipelines.shared.declaration import Gate
 from pipelines.train.models import boosting
 
+MEAN_WEIGHT: Final = 0.5
+"""Of each of two models in their mean."""
 MARK: Final = "\nTree="
 """What begins a tree in a model text."""
 _END: Final = "\nend of trees"
@@ -59,4 +61,4 @@ def _parts(model: str) -> tuple[str, str, str]:
 
 def _halved(match: re.Match[str]) -> str:
     """Halves are exact in binary, so nothing is rounded."""
-    return f"{match[1]}=" + " ".join(repr(float(value) / 2) for value in match[2].split())
+    return f"{match[1]}=" + " ".join(repr(float(value) * MEAN_WEIGHT) for value in match[2].split())
