@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from pipelines.extract import schema
 from pipelines.extract.schema import SourceColumn
-from pipelines.extract.source import ChangeSource, Position
+from pipelines.extract.source import ChangeSource, Position, StampedAhead
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import SettingsError
 from pipelines.shared.settings import Settings
@@ -39,6 +39,9 @@ class Mode:
     pending: Callable[[str, Shop, Mapping[str, Position]], dict[str, int]] | None = None
     """How many committed changes of each table the positions on record do not cover; None where
     they cannot be counted cheaply."""
+    ahead: Callable[[str, Shop], list[StampedAhead]] | None = None
+    """A few changes of each table that are stamped in the far future, where a column or a clock of
+    the shop's gives commit times; None where the server stamps them."""
     pending_bytes: Callable[[str, Shop, Mapping[str, Position]], dict[str, int]] | None = None
     """How many bytes of the server's log lie behind each table's position; None without a log."""
     prune: Callable[[str, Shop, Mapping[str, Position]], dict[str, int]] | None = None
@@ -57,7 +60,7 @@ def _trigger_in_postgres() -> Mode:
 
     return Mode(
         source.TriggerSource, install.install, install.remove, install.check,
-        pending=source.pending, prune=source.prune,
+        pending=source.pending, prune=source.prune, ahead=source.ahead,
         columns=catalogue.tables_of, unfit=types.unfit,
     )  # fmt: skip
 
@@ -85,6 +88,7 @@ def _numbered(session: Any, install: Any, columns: Any, unfit: Any) -> Mode:
         partial(source.check, opened=session.opened),
         pending=partial(source.pending, opened=session.opened),
         prune=partial(source.prune, opened=session.writing),
+        ahead=partial(source.ahead, opened=session.opened),
         columns=columns, unfit=unfit,
     )  # fmt: skip
 
@@ -117,7 +121,7 @@ def _cursor() -> Mode:
 
     return Mode(
         source.CursorSource, check.install, check.remove, check.check, pending=source.pending,
-        columns=catalogue.tables_of, unfit=unfit,
+        ahead=source.ahead, columns=catalogue.tables_of, unfit=unfit,
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from pipelines.extract.lag import CommitTimes
 from pipelines.extract.position import position_before
 from pipelines.extract.source import ChangeBatch, ChangeSource
-from pipelines.shared.columns import COMMITTED_AT, DELETE, INSERT, OP, UPDATE
+from pipelines.shared.columns import COMMITTED_AT, DELETE, INSERT, MISFITS, OP, UPDATE
 from pipelines.shared.declaration import Table
 from pipelines.shared.errors import CorruptPartition, SchemaDrift
 from pipelines.shared.forgotten import Forgotten
@@ -20,6 +20,8 @@ from pipelines.shared.hashing import ContentHash
 from pipelines.shared.intervals import Interval
 from pipelines.shared.ledger import Manifest
 from pipelines.shared.run import Run
+
+_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,10 @@ class Written:
         """As Arrow holds them, before Parquet compresses them."""
         self.late = 0
         """Changes that were committed before the interval began."""
+        self.misfits = 0
+        """Changes with a value that its declared type cannot hold,"""
+        self.examples: list[str] = []
+        """and a few of them, in words."""
         self._start = pa.scalar(interval.start, pa.timestamp("us", tz="UTC"))
 
     def through(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -138,5 +144,13 @@ class Written:
                 self.counts[op] += pc.equal(batch.column(OP), pa.scalar(op)).true_count
             self.bytes += batch.nbytes
             self.committed.add(batch.column(COMMITTED_AT))
+            self._count_misfits(batch)
             self.late += pc.less(batch.column(COMMITTED_AT), self._start).true_count
             yield batch
+
+    def _count_misfits(self, batch: pa.RecordBatch) -> None:
+        if MISFITS in batch.schema.names:
+            misfits = batch.column(MISFITS).drop_null()
+            self.misfits += len(misfits)
+            self.examples += map(str, misfits[: _EXAMPLES - len(self.examples)])
+

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from pipelines.extract.pseudonyms import key_for
-from pipelines.shared.columns import COMMITTED_AT, OP, POSITION, TRANSACTION
+from pipelines.shared.columns import COMMITTED_AT, MISFITS, OP, POSITION, TRANSACTION
 from pipelines.shared.declaration import Shop, Table
 from pipelines.shared.errors import CaptureMissing
 from pipelines.shared.settings import Settings
@@ -22,6 +22,11 @@ BATCH_BYTES = 16 << 20
 """or about so many bytes of them, estimated from the rows before."""
 FIRST_BATCH = 16
 """Rows of the first batch, while their size is not known yet."""
+
+AHEAD = timedelta(days=1)
+"""A change stamped later than this beyond the clock comes of a wrong clock or column."""
+NAMED = 5
+"""How many such changes of a table are named."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 INSTALL = "run `python -m pipelines capture install`"
@@ -50,6 +55,28 @@ def rows_to_fetch(rows: int, size: int) -> int:
 def microseconds(moment: datetime) -> int:
     """A time in microseconds since 1970, UTC."""
     return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+@dataclass(frozen=True)
+class StampedAhead:
+    """A change whose commit time lies beyond `AHEAD`: it waits for an interval far away."""
+
+    table: str
+    key: str
+    at: str
+
+    @staticmethod
+    def of(shop: Shop, table: str, key: Sequence[Any], at: object) -> StampedAhead:
+        """One of a table, with the values of its key; personal ones are not shown."""
+        declared = shop.tables[table]
+        shown = (
+            "(personal)" if n in declared.personal else str(v)
+            for n, v in zip(declared.key, key, strict=True)
+        )
+        return StampedAhead(table, ", ".join(shown), str(at))
+
+    def __str__(self) -> str:
+        return f"{self.table} {self.key} at {self.at}"
 
 
 class ChangeSource(Protocol):
@@ -82,8 +109,9 @@ class ChangeSource(Protocol):
             after: the position of the extraction before; None reads everything.
             upto: read only what the extraction that ended at this position saw.
 
+        A value that its declared type cannot hold is null, and named in `_misfits`.
+
         Raises:
-            SchemaDrift: a value does not fit its declared type.
             SourceUnavailable: the database cannot be reached.
         """
 
@@ -107,10 +135,11 @@ class DatabaseSource:
 
 
 def change_schema(table: Table) -> pa.Schema:
-    """Columns of `changes/<table>`: the stored ones, then the change's own."""
+    """Columns of `changes/<table>`: the stored ones, what did not fit them, the change's own."""
     return pa.schema(
         [
             *table.stored_columns().items(),
+            (MISFITS, pa.string()),
             (OP, pa.string()),
             (COMMITTED_AT, pa.timestamp("us", tz="UTC")),
             (POSITION, pa.int64()),

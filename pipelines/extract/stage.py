@@ -26,7 +26,7 @@ from pipelines.extract.position import (
     require_same_capture,
 )
 from pipelines.extract.source import ChangeBatch, ChangeSource, change_schema
-from pipelines.shared.columns import AUTO_ADDED, DELETE, EXPIRED, INSERT, UPDATE
+from pipelines.shared.columns import AUTO_ADDED, DELETE, EXPIRED, INSERT, MISFITS, UPDATE
 from pipelines.shared.errors import CorruptPartition, Expired, SourceUnavailable
 from pipelines.shared.ledger import Manifest
 from pipelines.shared.run import Run
@@ -77,6 +77,10 @@ def run(run: Run, table: str) -> Extracted:
     captured = mode(url, part)
     if captured.release:
         captured.release(url, part, positions(run.ledger.manifests(STAGE), part))
+    if captured.ahead:
+        alone = part.model_copy(update={"tables": {table: part.tables[table]}})
+        for each in captured.ahead(url, alone):
+            _log.warning("%s lies in the future, and waits for an interval then", each)
     return extracted
 
 
@@ -190,6 +194,13 @@ def _extract(partition: StepPartition, known: list[Manifest]) -> Manifest:
         table, interval, details["source"], written.counts["rows"], written.bytes, lag["max"],
         lag["median"],
     )  # fmt: skip
+    if written.misfits:
+        details["misfits"] = written.misfits
+        _log.warning(
+            "%s of %s: %s rows hold a value that its declared type cannot hold, and will be "
+            "quarantined: %s",
+            table, interval, written.misfits, "; ".join(written.examples),
+        )  # fmt: skip
     if migrated:
         details["migrated"] = migrated
     if partition.declared.auto_added:
@@ -207,7 +218,10 @@ def _migrated(partition: StepPartition, known: list[Manifest]) -> dict[str, dict
     if not before:
         return {}
     declared = partition.declared
-    then, now = before[-1].details["columns"], change_schema(declared).names
+    then, now = (
+        [name for name in names if name != MISFITS]  # Of no source: older partitions lack it.
+        for names in (before[-1].details["columns"], change_schema(declared).names)
+    )
     added = {
         name: {
             "how": "taken" if name in declared.auto_added else "declared",

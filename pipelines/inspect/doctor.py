@@ -145,6 +145,13 @@ def _pending(installation: Installation) -> Iterator[Finding]:
         elif not state.fault:
             message = f"{state.source}: not extracted yet: {', '.join(pending) or 'nothing'}"
             yield Finding("pending", True, message)
+        if state.ahead:
+            message = (
+                f"{state.source}: stamped in the future, so that no interval takes them before: "
+                f"{'; '.join(state.ahead)}; correct the column in those rows (`commit_time` or "
+                "`cursor` of the table), or the clock that stamped them and write the rows again"
+            )
+            yield Finding("pending", False, message)
 
 
 def _mlflow(settings: Settings) -> Finding:

@@ -40,6 +40,8 @@ class SourceState:
     fault: str
     """Why it cannot be read; empty where it can."""
     tables: tuple[TableState, ...]
+    ahead: tuple[str, ...] = ()
+    """A few changes (table, key, time) that are stamped in the far future."""
 
     @property
     def waiting(self) -> list[str]:
@@ -71,7 +73,7 @@ def _state(
     manifests: list[Manifest],
     before: dict[str, dict[str, str]],
 ) -> SourceState:
-    fault, rows, log, answers = "", {}, {}, True
+    fault, rows, log, ahead, answers = "", {}, {}, [], True
     try:
         url = installation.settings.connection(part.source.connection)
         captured = mode(url, part)
@@ -81,6 +83,7 @@ def _state(
         part = with_new_columns(url, part, before)
         rows = captured.pending(url, part, known) if captured.pending else {}
         log = captured.pending_bytes(url, part, known) if captured.pending_bytes else {}
+        ahead = captured.ahead(url, part) if captured.ahead else []
     except FreshrankError as error:
         fault, answers = str(error), not isinstance(error, SourceUnavailable)
     last = {each.subject: each for each in manifests}
@@ -97,4 +100,7 @@ def _state(
                 log.get(table),
             )
         )
-    return SourceState(part.source_name, part.source.capture, answers, fault, tuple(tables))
+    return SourceState(
+        part.source_name, part.source.capture, answers, fault, tuple(tables),
+        tuple(map(str, ahead)),
+    )  # fmt: skip

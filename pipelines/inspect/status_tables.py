@@ -61,7 +61,12 @@ def sources(synced: list[dict[str, Any]], states: list[dict[str, Any]]) -> list[
         for each in states
         if each["fault"]
     ]
-    return [*([given] if synced else []), now, *faults]
+    ahead = [
+        f"[red]{each['source']}[/]: stamped in the future: {escape('; '.join(each['ahead']))}"
+        for each in states
+        if each["ahead"]
+    ]
+    return [*([given] if synced else []), now, *faults, *ahead]
 
 
 def _day(moment: str | None) -> str:

@@ -4,9 +4,9 @@ Tables of the lake, all partitioned by `interval_start`:
 
 | name | grain | content |
 |---|---|---|
-| `changes/<table>` | change | the row, `_op`, `_committed_at`, `_position`, `_transaction` |
+| `changes/<table>` | change | the row, `_misfits`, `_op`, `_committed_at`, `_position`, … |
 | `key_index/<table>` | key | what a cursor has extracted; plain Parquet, not partitioned |
-| `valid/<table>` | change | the same, sound rows only |
+| `valid/<table>` | change | the same without `_misfits`, sound rows only |
 | `quarantine/<table>` | change | the same and `_reasons` |
 | `state/events` | event version | normalised events, the last version of a key stands |
 | `state/items`, `state/periods` | item, item-period | current rows at the interval's end |
@@ -31,6 +31,8 @@ COMMITTED_AT: Final = "_committed_at"
 POSITION: Final = "_position"
 TRANSACTION: Final = "_transaction"
 REASONS: Final = "_reasons"
+MISFITS: Final = "_misfits"
+"""Which values of a change its declared types cannot hold; they are null in their columns."""
 CHANGE_COLUMNS: Final = (OP, COMMITTED_AT, POSITION, TRANSACTION)
 
 INSERT: Final = "insert"

@@ -12,7 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.shared.columns import CHANGE_COLUMNS, DELETE, EXPIRED, INTERVAL, OP, REASONS
+from pipelines.shared.columns import (
+    CHANGE_COLUMNS,
+    DELETE,
+    EXPIRED,
+    INTERVAL,
+    MISFITS,
+    OP,
+    REASONS,
+)
 from pipelines.shared.errors import (
     AccountingError,
     BatchRejected,
@@ -28,11 +36,13 @@ from pipelines.shared.ledger import Manifest
 from pipelines.shared.run import Run
 from pipelines.validate.docs import data_docs, write_data_docs
 from pipelines.validate.duplicates import repeated
-from pipelines.validate.expectations import RuleResult, SuiteResult, apply
+from pipelines.validate.expectations import SuiteResult, apply
 from pipelines.validate.reasons import reasons
 from pipelines.validate.suite import Suite, load_suite
 
 STAGE = "validate"
+FITS = "values fit their declared types"
+"""The rule that needs no suite; extraction applies it."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,8 @@ class _Split:
     valid: pa.Table
     quarantine: pa.Table
     duplicates: int
+    misfits: int = 0
+    """Rows of the quarantine with a value that did not fit its declared type."""
     result: SuiteResult | None = None
     """Of the rules on rows; None where there are no rows or no rules."""
 
@@ -108,12 +120,13 @@ def _validate(run: Run, suite: Suite, extracted: Manifest) -> Manifest:
     started = time.monotonic()
     interval, table = extracted.interval, suite.table
     changes = _read(run, table, extracted)
-    columns = tuple(name for name in changes.column_names if name not in CHANGE_COLUMNS)
+    names = [name for name in changes.column_names if name != MISFITS]
+    columns = tuple(name for name in names if name not in CHANGE_COLUMNS)
     split = _split(changes, suite, columns, run.settings.threads)
     docs = data_docs(run.lake.local_root, table, interval)
     if split.result is not None:
         write_data_docs(docs, interval, split.result.document)
-    broken = _broken(split.result.rules if split.result else ())
+    broken = _broken(split)
     _require_sound(suite, interval, split, broken, docs)
     batch = _check_batch(suite, interval, split.valid)
     counts = {
@@ -131,7 +144,7 @@ def _validate(run: Run, suite: Suite, extracted: Manifest) -> Manifest:
         interval,
         counts,
         hashlib.sha256("".join(hashes).encode()).hexdigest(),
-        details=details | {"columns": changes.column_names, "hashes": hashes},
+        details=details | {"columns": names, "hashes": hashes},
         seconds=time.monotonic() - started,
     )
     with run.ledger.lock(f"{STAGE}/{table}") as held:
@@ -179,22 +192,41 @@ def _require_unchanged(run: Run, extracted: Manifest) -> None:
 
 
 def _split(changes: pa.Table, suite: Suite, columns: tuple[str, ...], threads: int) -> _Split:
-    """Split a partition; one without rows needs no rules."""
+    """Split a partition; one without rows needs no rules.
+
+    What extraction found not to fit its type is quarantined, and no rule is asked about it: its
+    value is not there any more.
+    """
+    if MISFITS not in changes.column_names:  # An older partition.
+        changes = changes.append_column(MISFITS, pa.nulls(changes.num_rows, pa.string()))
     if changes.num_rows == 0:
-        return _Split(changes, changes.append_column(REASONS, pa.array([], pa.string())), 0)
-    duplicates = repeated(changes, suite.key, columns, threads)
+        none = changes.drop_columns([MISFITS])
+        return _Split(none, none.append_column(REASONS, pa.array([], pa.string())), 0)
+    duplicates = repeated(changes, suite.key, (*columns, MISFITS), threads)
     kept = changes.filter(pa.array(~duplicates))
+    unfit = _unfit(kept, suite.key)
+    misfits = kept.filter(unfit).rename_columns({MISFITS: REASONS})
+    kept = kept.filter(pc.invert(unfit)).drop_columns([MISFITS])
     rules = suite.of("row")
-    result = apply(suite, rules, kept) if rules else None
+    result = apply(suite, rules, kept) if rules and kept.num_rows else None
     unsound, texts = reasons(suite.table, result.rules if result else (), kept)
     sound = np.ones(kept.num_rows, dtype=np.bool_)
     sound[unsound] = False
+    quarantine = kept.take(unsound).append_column(REASONS, texts)
+    if misfits.num_rows:
+        misfits = misfits.select(quarantine.column_names)
+        quarantine = in_source_order(pa.concat_tables([misfits, quarantine]))
     return _Split(
-        kept.filter(pa.array(sound)),
-        kept.take(unsound).append_column(REASONS, texts),
-        int(duplicates.sum()),
-        result,
+        kept.filter(pa.array(sound)), quarantine, int(duplicates.sum()), misfits.num_rows, result
     )
+
+
+def _unfit(changes: pa.Table, key: tuple[str, ...]) -> Any:
+    """Which rows hold a misfit that matters: of a delete nothing does but its key."""
+    gone: Any = pc.equal(changes.column(OP), pa.scalar(DELETE))
+    for name in key:
+        gone = pc.and_(gone, changes.column(name).is_valid())
+    return pc.and_(changes.column(MISFITS).is_valid(), pc.invert(gone))
 
 
 def _require_sound(
@@ -239,10 +271,10 @@ def _way_out(path: Path) -> str:
     )
 
 
-def _broken(results: tuple[RuleResult, ...]) -> dict[str, int]:
+def _broken(split: _Split) -> dict[str, int]:
     """Rule → rows that break it, for the rules that some row breaks."""
-    broken: dict[str, int] = {}
-    for result in results:
+    broken = {FITS: split.misfits} if split.misfits else {}
+    for result in split.result.rules if split.result else ():
         if len(result.rows):
             label = result.rule.label
             broken[label] = broken.get(label, 0) + len(result.rows)

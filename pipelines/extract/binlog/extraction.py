@@ -66,9 +66,9 @@ class Extraction:
         return self._created[file]
 
     def arrays(self, rows: Sequence[Row]) -> list[Any]:
-        """Stored rows as one Arrow array a column, pseudonyms in place."""
+        """Stored rows as one Arrow array a column, pseudonyms in place, and the misfits."""
         return arrays(
-            self.table, self.declared, rows, self._key,
+            self.declared, rows, self._key,
             lambda column, values, kind: array(values, kind, self.columns[column]),
         )  # fmt: skip
 

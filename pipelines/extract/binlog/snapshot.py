@@ -20,7 +20,7 @@ from pipelines.extract.databases.mysql.connection import is_mariadb, translate_e
 from pipelines.extract.databases.mysql.values import selected
 from pipelines.extract.databases.values import without
 from pipelines.extract.source import BATCH, FIRST_BATCH, rows_to_fetch
-from pipelines.shared.columns import INSERT
+from pipelines.shared.columns import INSERT, MISFITS
 from pipelines.shared.errors import CaptureMissing
 
 
@@ -96,7 +96,7 @@ def _without(extraction: Extraction, arrays: list[Any], keys: pa.Table) -> list[
     """The rows less those of some keys, in their order."""
     if not keys.num_rows:
         return arrays
-    kept = without(pa.table(arrays, names=extraction.stored), keys)
+    kept = without(pa.table(arrays, names=[*extraction.stored, MISFITS]), keys)
     return [column.combine_chunks() for column in kept.columns]
 
 
@@ -106,7 +106,7 @@ def _keys(extraction: Extraction, keys: list[Row]) -> pa.Table:
     for key in keys:
         values = dict(zip(extraction.declared.key, key, strict=True))
         rows.append(tuple(map(values.get, extraction.stored)))
-    table = pa.table(extraction.arrays(rows), names=extraction.stored)
+    table = pa.table(extraction.arrays(rows), names=[*extraction.stored, MISFITS])
     return table.select(extraction.declared.key)
 
 

@@ -22,9 +22,10 @@ from pipelines.extract.cursor.key_index import (
     versions,
 )
 from pipelines.extract.cursor.snapshot import Snapshot
+from pipelines.extract.databases.any.values import FIRST
 from pipelines.extract.pseudonyms import key_for, pseudonymise
 from pipelines.extract.source import Position, change_schema
-from pipelines.shared.columns import DELETE, INSERT, UPDATE
+from pipelines.shared.columns import DELETE, INSERT, MISFITS, UPDATE
 from pipelines.shared.declaration import Table
 from pipelines.shared.errors import SchemaDrift
 from pipelines.shared.forgotten import Forgotten
@@ -128,27 +129,22 @@ class Extraction:
         out: they must not come into the index either.
 
         Raises:
-            SchemaDrift: a row has no whole key, or a value does not fit its declared type.
+            SchemaDrift: a row has no whole key.
         """
         wanted = pa.schema([(name, self.stored[name]) for name in names])
-        selected = [
-            self.snapshot.selected(self.source.c[each.name], each.type).label(each.name)
-            for each in wanted
-        ]
-        query = sa.select(*selected).where(condition).order_by(*order)
-        for batch in self.snapshot.stream(self.name, query, wanted):
-            if any(batch.column(name).null_count for name in self.declared.key):
+        for batch in self.snapshot.stream(self.source, condition, order, wanted):
+            fits = batch.filter(batch.column(MISFITS).is_null())
+            if any(fits.column(name).null_count for name in self.declared.key):
                 raise SchemaDrift(
                     f"{self.name} has rows without a whole key ({', '.join(self.declared.key)}); "
                     f"name columns that are never null in `tables.{self.name}.key`"
                 )
             arrays = [
                 pseudonymise(array, self._secret) if name in self.declared.personal else array
-                for name, array in zip(names, batch.columns, strict=True)
+                for name, array in zip(names, batch.columns, strict=False)
             ]
-            yield from self._forgotten.left_out(
-                self.name, iter([pa.record_batch(arrays, schema=wanted)])
-            )
+            whole = pa.record_batch([*arrays, batch.column(MISFITS)], schema=batch.schema)
+            yield from self._forgotten.left_out(self.name, iter([whole]))
 
     def lookup(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """What the index is asked with: key, place, cursor and whether the row is deleted."""
@@ -161,9 +157,14 @@ class Extraction:
         return (
             batch.select(self.declared.key)
             .append_column(ROW, pa.array(np.arange(batch.num_rows)))
-            .append_column(CURSOR, batch.column(self.cursor.column).cast(self.index.cursor))
+            .append_column(CURSOR, self._cursor_in(batch))
             .append_column(DELETED, deleted)
         )
+
+    def _cursor_in(self, batch: pa.RecordBatch) -> Any:
+        """The cursor of each row; one from before Christ is the first there can be."""
+        cursor: Any = batch.column(self.cursor.column).cast(self.index.cursor)
+        return pc.fill_null(cursor, pa.scalar(FIRST, cursor.type)) if self.timed else cursor
 
     def numbered(self, rows: Any, ops: Any, index: Any) -> tuple[Any, Any]:
         """Changes with the columns of their own, and their entries in the index."""
@@ -176,9 +177,12 @@ class Extraction:
         live = pc.not_equal(ops, pa.scalar(DELETE))
         key = [rows.column(name) for name in self.declared.key]
         entries = [*key, index.column(CURSOR), index.column(VERSION), live, ordinal]
+        index_rows = pa.record_batch(entries, schema=self.index.schema)
+        for name in self.declared.key:  # Null where it did not fit: nothing is found by it.
+            index_rows = index_rows.filter(index_rows.column(name).is_valid())
         return (
             pa.record_batch([*rows.columns, *own], schema=change_schema(self.declared)),
-            pa.record_batch(entries, schema=self.index.schema),
+            index_rows,
         )
 
     def noticed(self, count: int) -> Any:
@@ -239,7 +243,8 @@ class Extraction:
             return cursor_value(self.upto)
         query = sa.select(self.snapshot.selected(sa.func.max(self.column), self.index.cursor))
         if self.timed:
-            query = query.where(self.column < self.snapshot.moment(self.before))
+            moment = self.snapshot.moment
+            query = query.where(self.column >= moment(FIRST), self.column < moment(self.before))
         highest = self.snapshot.connection.scalar(query)
         if highest is not None and self.timed:
             highest = utc(highest)

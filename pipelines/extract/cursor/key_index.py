@@ -25,6 +25,7 @@ import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from pipelines.shared.columns import MISFITS
 from pipelines.shared.errors import CorruptPartition
 from pipelines.shared.lake import Lake
 
@@ -43,7 +44,8 @@ def quoted(names: Sequence[str]) -> str:
 def versions(engine: Any, rows: pa.RecordBatch) -> Any:
     """64 bits of the MD5 (RFC 1321) of each row's values, as uint64.
 
-    Each value counts with its length, so that no two rows make one text.
+    Each value counts with its length, so that no two rows make one text. Misfits count only where
+    there are any, so that rows keep the versions that they had before there was such a column.
     """
     plain = pa.table(
         [
@@ -52,8 +54,11 @@ def versions(engine: Any, rows: pa.RecordBatch) -> Any:
         ],
         names=rows.schema.names,
     )
-    texts = [f'"{name}"::varchar' for name in plain.column_names]
-    parts = ", ".join(f"coalesce(strlen({text}) || ':' || {text}, '-')" for text in texts)
+    parts = ", ".join(
+        f"coalesce(strlen({text}) || ':' || {text}, '{'' if name == MISFITS else '-'}')"
+        for name in plain.column_names
+        for text in [f'"{name}"::varchar']
+    )
     engine.register("rows", plain)
     hashed = engine.sql(f"SELECT md5_number_lower(concat({parts})) AS v FROM rows")
     return hashed.to_arrow_table().column("v").combine_chunks()

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from pipelines.extract.cursor.extraction import DELETED, IS_CHANGE, ROW, Extraction
 from pipelines.extract.cursor.key_index import CURSOR, LIVE, VERSION, quoted
-from pipelines.shared.columns import DELETE
+from pipelines.shared.columns import DELETE, MISFITS
 
 _AT_ONCE = 200
 """Cursor values asked for in one query."""
@@ -64,7 +64,8 @@ def _deletes(extraction: Extraction, keys: pa.RecordBatch) -> tuple[Any, Any]:
         keys.column(name).cast(kind) if name in extraction.declared.key else missing(count, kind)
         for name, kind in stored.items()
     ]
-    rows = pa.record_batch(columns, schema=pa.schema(list(stored.items())))
+    schema = pa.schema([*stored.items(), (MISFITS, pa.string())])
+    rows = pa.record_batch([*columns, missing(count, pa.string())], schema=schema)
     cursor = extraction.noticed(count) if extraction.timed else pa.nulls(count, pa.int64())
     index = pa.record_batch({CURSOR: cursor, VERSION: pa.nulls(count, pa.uint64())})
     return extraction.numbered(rows, pa.repeat(pa.scalar(DELETE), count), index)

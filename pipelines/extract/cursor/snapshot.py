@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ from pipelines.extract.cursor import adbc
 from pipelines.extract.databases.any import values
 from pipelines.extract.databases.any.catalogue import reflected, schema_of
 from pipelines.extract.databases.any.connection import connect
+from pipelines.extract.databases.sqlite.values import array as sqlite_array
 from pipelines.extract.source import FIRST_BATCH, rows_to_fetch
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import SchemaDrift
@@ -101,24 +103,36 @@ class Snapshot:
         return values.selected(self.dialect, column, kind)
 
     def stream(
-        self, table: str, query: sa.Select[Any], schema: pa.Schema
+        self, source: sa.TableClause, condition: Any, order: Any, schema: pa.Schema
     ) -> Iterator[pa.RecordBatch]:
-        """Rows of a query whose columns are those of `schema`, in declared types.
+        """The columns of `schema`, and the misfits, of a table's rows that fulfil a condition.
 
         Raises:
-            SchemaDrift: a value does not fit its declared type.
             SourceUnavailable: the connection broke.
         """
+        declared = self.shop.tables[source.name]
+        selected = [
+            values.selected(self.dialect, source.c[each.name], each.type).label(each.name)
+            for each in schema
+        ]
+        outside = {}
+        for each in schema:
+            text = values.outside(self.dialect, source.c[each.name], each.type)
+            if text is not None:
+                outside[each.name] = text.label(f"_outside_{each.name}")
+        query = sa.select(*selected, *outside.values()).where(condition).order_by(*order)
+        array = sqlite_array if self.dialect == "sqlite" else values.array
+        batch = partial(values.batch, declared, schema=schema, outside=[*outside], array=array)
         dbapi = adbc.driver() if self.dialect == "postgresql" else None
         if dbapi is not None:
             for columns in adbc.stream(dbapi, self.connection, self.address, query):
-                yield values.batch(table, columns, schema)
+                yield batch(columns)
             return
         # A buffer of its own would hold as many rows, however large they are.
         options = {"stream_results": True, "max_row_buffer": 1}
         with self.connection.execute(query, execution_options=options) as result:
             count = FIRST_BATCH
             while rows := result.fetchmany(count):
-                batch = values.batch(table, list(zip(*rows, strict=True)), schema)
-                yield batch
-                count = rows_to_fetch(batch.num_rows, batch.nbytes)
+                fetched = batch(list(zip(*rows, strict=True)))
+                yield fetched
+                count = rows_to_fetch(fetched.num_rows, fetched.nbytes)

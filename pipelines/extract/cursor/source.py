@@ -23,7 +23,15 @@ from pipelines.extract.cursor.check import cursor_of, faults, unfit_cursor
 from pipelines.extract.cursor.extraction import TICK, Extraction, cursor_value, identity
 from pipelines.extract.cursor.reconcile import reconcile
 from pipelines.extract.cursor.snapshot import open_snapshot
-from pipelines.extract.source import ChangeBatch, DatabaseSource, Position, change_schema
+from pipelines.extract.source import (
+    AHEAD,
+    NAMED,
+    ChangeBatch,
+    DatabaseSource,
+    Position,
+    StampedAhead,
+    change_schema,
+)
 from pipelines.shared.declaration import Shop, Table
 from pipelines.shared.errors import SchemaDrift
 
@@ -90,6 +98,23 @@ def pending(url: str, shop: Shop, positions: Mapping[str, Position]) -> dict[str
                 query = query.where(column >= snapshot.moment(beyond))
             counts[name] = int(snapshot.connection.scalar(query) or 0)
     return counts
+
+
+def ahead(url: str, shop: Shop) -> list[StampedAhead]:
+    """Rows whose cursor is a time in the far future; see `Mode.ahead`."""
+    found = []
+    with open_snapshot(url, shop) as snapshot:
+        end = snapshot.now() + AHEAD
+        for name, table in sorted(shop.tables.items()):
+            cursor = cursor_of(table).column
+            if table.columns[cursor] != "timestamp":
+                continue
+            source = snapshot.table(name)
+            shown = [sa.cast(source.c[each], sa.String(255)) for each in (*table.key, cursor)]
+            query = sa.select(*shown).where(source.c[cursor] > snapshot.moment(end))
+            rows = snapshot.connection.execute(query.order_by(source.c[cursor]).limit(NAMED))
+            found += [StampedAhead.of(shop, name, key, at) for *key, at in rows]
+    return found
 
 
 def _batches(extraction: Extraction) -> Generator[pa.RecordBatch, None, None]:

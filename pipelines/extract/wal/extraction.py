@@ -16,6 +16,7 @@ from psycopg import sql
 from pipelines.extract.databases.postgres import catalogue, values
 from pipelines.extract.databases.postgres.copy import FIELD, copied
 from pipelines.extract.databases.postgres.types import unfit
+from pipelines.extract.databases.values import Misfits
 from pipelines.extract.pseudonyms import pseudonymise
 from pipelines.extract.schema import compare
 from pipelines.extract.source import Position, change_schema, microseconds
@@ -189,7 +190,11 @@ class Extraction:
         if not count:
             return
         schema = change_schema(self.declared)
-        arrays = [self._array(schema.field(name), rows.columns[name]) for name in self.names]
+        misfits = Misfits(self.declared, count)
+        arrays = [
+            self._array(schema.field(name), rows.columns[name], misfits) for name in self.names
+        ]
+        arrays.append(misfits.array())
         xids = rows.transactions.xid if full_ids else self.full_ids(rows.transactions.xid)
         arrays += [
             rows.op,
@@ -200,12 +205,12 @@ class Extraction:
         self.place += count
         yield pa.record_batch(arrays, schema=schema)
 
-    def _array(self, field: Any, texts: Any) -> Any:
+    def _array(self, field: Any, texts: Any, misfits: Misfits) -> Any:
         if field.name in self._padded:
             texts = pc.utf8_rtrim(texts, " ")
         if self.declared.personal.get(field.name) == "pseudonymise":
             return pseudonymise(texts, self.key)
-        return values.parse(self.table, field, texts)
+        return misfits.fitted(field.name, texts, lambda some: values.parse(some, field.type))
 
     def full_ids(self, xid: Ints) -> Ints:
         """Transaction ids of 64 bits: the log has the lower 32."""

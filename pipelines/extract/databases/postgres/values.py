@@ -7,36 +7,37 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.extract.databases.values import misfit
-
-# Python's calendar ends where PostgreSQL's goes on; what lies beyond becomes its first or last
-# moment, as in the other capture modes.
-_FIRST, _LAST = "0001-01-01", "9999-12-31"
-_PLAIN = r"^\d{4}-[^a-zA-Z]*$"
-_EARLY = r"(^-)|(BC$)"
+_CALENDAR = {
+    "date": ("0001-01-01", "9999-12-31"),
+    "timestamptz": ("0001-01-01 00:00+00", "9999-12-31 23:59:59.999999+00"),
+}
 
 
-def parse(table: str, field: Any, texts: Any) -> Any:
+def parse(texts: Any, kind: Any) -> Any:
     """Values of a column, exactly; null stays null.
 
     The texts are Arrow strings, written with `DateStyle` ISO and `TimeZone` UTC.
 
     Raises:
-        SchemaDrift: a value does not fit the type.
+        ArrowInvalid: a value does not fit the type.
     """
-    kind = field.type
-    try:
-        if pa.types.is_string(kind):
-            return texts
-        if pa.types.is_binary(kind):
-            return _bytes(texts)
-        if pa.types.is_boolean(kind):
-            return pc.equal(texts, pa.scalar("t"))
-        if pa.types.is_temporal(kind):
-            return _moments(texts, kind)
-        return texts.cast(kind)
-    except pa.ArrowInvalid as error:
-        raise misfit(table, field.name, error) from error
+    if pa.types.is_string(kind):
+        return texts
+    if pa.types.is_binary(kind):
+        return _bytes(texts)
+    if pa.types.is_boolean(kind):
+        return pc.equal(texts, pa.scalar("t"))
+    if pa.types.is_timestamp(kind) and not pc.all(pc.ends_with(texts, "+00")).as_py():
+        return texts.cast(pa.timestamp("us")).cast(kind)
+    return texts.cast(kind)
+
+
+def outside(column: str, kind: str) -> str | None:
+    """SQL: whether Python's calendar lacks a date or time, which PostgreSQL's has; else None."""
+    if kind not in _CALENDAR:
+        return None
+    first, last = _CALENDAR[kind]
+    return f"{column} < '{first}' OR {column} > '{last}'"
 
 
 def _bytes(texts: Any) -> Any:
@@ -50,31 +51,3 @@ def _bytes(texts: Any) -> Any:
     return pa.Array.from_buffers(
         pa.binary(), len(texts), [valid, offsets.buffers()[1], data], offset=0
     )
-
-
-def _moments(texts: Any, kind: Any) -> Any:
-    try:
-        return _read(texts, kind)
-    except pa.ArrowInvalid:
-        return _read(_within(texts, kind), kind)
-
-
-def _read(texts: Any, kind: Any) -> Any:
-    if pa.types.is_date(kind):
-        return texts.cast(kind)
-    if pc.all(pc.ends_with(texts, "+00")).as_py():
-        return texts.cast(kind)
-    return texts.cast(pa.timestamp("us")).cast(kind)
-
-
-def _within(texts: Any, kind: Any) -> Any:
-    """Moments beyond Python's calendar, moved to its ends."""
-    zoned = pc.any(pc.ends_with(pc.replace_substring(texts, " BC", ""), "+00")).as_py()
-    first, last = _FIRST, _LAST
-    if not pa.types.is_date(kind):
-        first, last = f"{_FIRST} 00:00:00", f"{_LAST} 23:59:59.999999"
-    if zoned:
-        first, last = f"{first}+00", f"{last}+00"
-    early = pc.match_substring_regex(texts, _EARLY)
-    edge = pc.if_else(early, first, last)
-    return pc.if_else(pc.match_substring_regex(texts, _PLAIN), texts, edge)

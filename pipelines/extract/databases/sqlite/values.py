@@ -26,6 +26,8 @@ def array(values: Sequence[Any], kind: Any) -> Any:
         return pa.array([None if each is None else date.fromisoformat(each) for each in values])
     if pa.types.is_timestamp(kind):
         return pa.array([None if each is None else _moment(each) for each in values], kind)
+    if pa.types.is_integer(kind) and any(isinstance(each, float) for each in values):
+        raise ValueError("a float is no whole number")  # Arrow would cut it.
     return pa.array(values, kind)
 
 

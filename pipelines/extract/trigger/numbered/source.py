@@ -18,12 +18,15 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from pipelines.extract.source import (
+    AHEAD,
     EPOCH,
     FIRST_BATCH,
     INSTALL,
+    NAMED,
     ChangeBatch,
     DatabaseSource,
     Position,
+    StampedAhead,
     change_schema,
     microseconds,
     rows_to_fetch,
@@ -68,7 +71,7 @@ class Session(Protocol):
         """The stored columns as `arrays` wants them."""
 
     def arrays(self, log: LogTable, rows: list[tuple[Any, ...]], key: bytes) -> list[Any]:
-        """Stored columns as Arrow arrays, pseudonyms in place; raises SchemaDrift."""
+        """Stored columns as Arrow arrays, pseudonyms in place, and the misfits."""
 
     def settled(self, shop: Shop) -> bool:
         """Whether every transaction that wrote before now has ended."""
@@ -176,6 +179,22 @@ def pending(
             )
             counts[table] = int(count)
     return counts
+
+
+def ahead(url: str, shop: Shop, opened: Opened) -> list[StampedAhead]:
+    """Captured changes that are stamped in the far future; see `Mode.ahead`."""
+    found = []
+    with opened(url) as session:
+        end = microseconds(session.now(shop) + AHEAD)
+        for table in sorted(shop.tables):
+            if session.fault(shop, table):
+                continue  # Which says more.
+            rows = session.rows(session.log(shop, table).stamped_after(end, NAMED))
+            found += [
+                StampedAhead.of(shop, table, key, (EPOCH + timedelta(microseconds=at)).isoformat())
+                for *key, at in rows
+            ]
+    return found
 
 
 def prune(

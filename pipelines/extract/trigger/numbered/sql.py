@@ -199,6 +199,16 @@ class LogTable(LogNames, ABC):
             f"WHERE extracted = 1 AND (age > 1 OR ({OP} = '{DELETE}' AND all_extracted = 1))"
         )
 
+    def stamped_after(self, end: int, most: int) -> str:
+        """Keys and commit times of rows whose last change is stamped after a time."""
+        keys = ", ".join(f"a.{quoted(name)}" for name in self.declared.key)
+        return (
+            f"SELECT {keys}, a.{COMMITTED_AT} FROM {self.changes} AS a "
+            f"WHERE a.{COMMITTED_AT} > {end:d} AND NOT EXISTS (SELECT 1 FROM {self.changes} AS l "
+            f"WHERE {self.same_key('l', 'a')} AND l.{POSITION} > a.{POSITION}) "
+            f"ORDER BY a.{COMMITTED_AT}, a.{POSITION} LIMIT {most:d}"
+        )
+
     def without(self, places: list[int]) -> str:
         """Delete some changes."""
         return f"DELETE FROM {self.changes} WHERE {POSITION} IN ({_listed(places)})"

@@ -23,19 +23,27 @@ import pyarrow as pa
 
 from pipelines.extract.databases.postgres.catalogue import drift
 from pipelines.extract.databases.postgres.connection import connect
-from pipelines.extract.databases.values import MISFITS, misfit
-from pipelines.extract.pseudonyms import pseudonymise
+from pipelines.extract.databases.values import fitted
 from pipelines.extract.source import (
+    AHEAD,
     FIRST_BATCH,
+    NAMED,
     ChangeBatch,
     DatabaseSource,
     Position,
+    StampedAhead,
     change_schema,
     rows_to_fetch,
 )
 from pipelines.extract.trigger.postgres.install import capture_fault
-from pipelines.extract.trigger.postgres.query import changes_query, overtaken
+from pipelines.extract.trigger.postgres.query import (
+    calendar_columns,
+    changes_query,
+    overtaken,
+    stamped_ahead,
+)
 from pipelines.extract.trigger.postgres.sql import CLOCK, Capture
+from pipelines.shared.columns import CHANGE_COLUMNS
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import CaptureMissing, SchemaDrift
 from pipelines.shared.intervals import utc
@@ -82,27 +90,30 @@ class TriggerSource(DatabaseSource):
             connection.execute("SET LOCAL cursor_tuple_fraction = 1")
             with psycopg.ServerCursor(connection, "freshrank") as cursor:
                 cursor.execute(*changes_query(capture, before, after, snapshot))
-                batches = self._batches(table, cursor)
+                batches = self._batches(capture, cursor)
                 yield ChangeBatch(position, change_schema(self._shop.tables[table]), batches)
 
-    def _batches(self, table: str, cursor: Any) -> Iterator[pa.RecordBatch]:
-        declared = self._shop.tables[table]
-        key = self._key(table)
+    def _batches(self, capture: Capture, cursor: Any) -> Iterator[pa.RecordBatch]:
+        declared = self._shop.tables[capture.table]
+        key = self._key(capture.table)
         schema = change_schema(declared)
+        stored, own = len(capture.columns), len(CHANGE_COLUMNS)
         count = FIRST_BATCH
         while rows := cursor.fetchmany(count):
-            arrays = []
-            for field, values in zip(schema, zip(*rows, strict=True), strict=True):
-                try:
-                    array = pa.array(values, field.type)
-                except MISFITS as error:
-                    raise misfit(table, field.name, error) from error
-                if declared.personal.get(field.name) == "pseudonymise":
-                    array = pseudonymise(array, key)
-                arrays.append(array)
+            columns = list(zip(*rows, strict=True))
+            outside = dict(zip(calendar_columns(capture), columns[stored + own :], strict=True))
+            arrays = fitted(declared, columns[:stored], key, _array, outside)
+            arrays += [
+                pa.array(values, schema.field(name).type)
+                for name, values in zip(CHANGE_COLUMNS, columns[stored : stored + own], strict=True)
+            ]
             batch = pa.record_batch(arrays, schema=schema)
             yield batch
             count = rows_to_fetch(batch.num_rows, batch.nbytes)
+
+
+def _array(_: str, values: Any, kind: Any) -> Any:
+    return pa.array(values, kind)
 
 
 def pending(url: str, shop: Shop, positions: Mapping[str, Position]) -> dict[str, int]:
@@ -122,6 +133,19 @@ def pending(url: str, shop: Shop, positions: Mapping[str, Position]) -> dict[str
                 f"SELECT count(*) FROM ({query}) AS due", bound
             ).fetchone()
     return rows
+
+
+def ahead(url: str, shop: Shop) -> list[StampedAhead]:
+    """Captured changes that are stamped in the far future; see `Mode.ahead`."""
+    found = []
+    with connect(url) as connection:
+        for table in sorted(shop.tables):
+            capture = Capture(shop, table)
+            if capture_fault(connection, capture):
+                continue  # Which says more.
+            rows = connection.execute(stamped_ahead(capture), {"ahead": AHEAD, "named": NAMED})
+            found += [StampedAhead.of(shop, table, key, at) for *key, at in rows.fetchall()]
+    return found
 
 
 def prune(url: str, shop: Shop, positions: Mapping[str, Position]) -> dict[str, int]:

@@ -82,7 +82,7 @@ class MariadbSession:
     def arrays(self, log: LogTable, rows: list[tuple[Any, ...]], key: bytes) -> list[Any]:
         columns = self._columns_of(log)
         return arrays(
-            log.table, log.declared, rows, key,
+            log.declared, rows, key,
             lambda column, values, kind: array(values, kind, columns[column]),
         )  # fmt: skip
 

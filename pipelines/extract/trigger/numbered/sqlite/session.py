@@ -61,9 +61,7 @@ class SqliteSession:
         return log.values("c")
 
     def arrays(self, log: LogTable, rows: list[tuple[Any, ...]], key: bytes) -> list[Any]:
-        return values.arrays(
-            log.table, log.declared, rows, key, lambda _, each, kind: array(each, kind)
-        )
+        return values.arrays(log.declared, rows, key, lambda _, each, kind: array(each, kind))
 
     def fault(self, shop: Shop, table: str) -> str:
         if f"{prefix(shop)}captures" not in self.tables(shop):
