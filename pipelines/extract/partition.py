@@ -80,7 +80,7 @@ class StepPartition:
     def reread(self, done: Manifest, known: list[Manifest], names: list[str]) -> Written:
         """Replace the partition by what the source gives, if it is what it gave before.
 
-        `names` are the columns to store, among them those that were stored before.
+        `names` are the columns to store beside the misfits, among them those stored before.
 
         Raises:
             CorruptPartition: it gives something else; nothing was replaced.
@@ -90,6 +90,7 @@ class StepPartition:
             with self.source.changes(
                 self.table, self.interval.end, after, done.position
             ) as changes:
+                names = [*(name for name in names if name != MISFITS), MISFITS]
                 before = self._selected(changes.schema, done.details["columns"])
                 written = Written(self._selected(changes.schema, names), self.interval)
                 same = ContentHash(before)
@@ -122,7 +123,9 @@ class Written:
 
     def __init__(self, schema: pa.Schema, interval: Interval) -> None:
         self.schema = schema
-        self.hash = ContentHash(schema)
+        self.columns = [name for name in schema.names if name != MISFITS]
+        """Those that are hashed: partitions without misfits keep the hash that they always had."""
+        self.hash = ContentHash(pa.schema([schema.field(name) for name in self.columns]))
         self.counts = {"rows": 0, INSERT: 0, UPDATE: 0, DELETE: 0}
         self.committed = CommitTimes()
         self.bytes = 0
@@ -138,7 +141,7 @@ class Written:
     def through(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """The same batches, each counted and hashed."""
         for batch in batches:
-            self.hash.add(batch)
+            self.hash.add(batch.select(self.columns))
             self.counts["rows"] += batch.num_rows
             for op in (INSERT, UPDATE, DELETE):
                 self.counts[op] += pc.equal(batch.column(OP), pa.scalar(op)).true_count

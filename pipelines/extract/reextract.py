@@ -51,7 +51,7 @@ def _manifest(partition: StepPartition) -> Manifest:
                 "stored was not touched"
             ) from error
         details = {name: each for name, each in done.details.items() if name != EXPIRED}
-        details |= {"bytes": written.bytes, "columns": written.schema.names}
+        details |= {"bytes": written.bytes, "columns": written.columns}
         if declared.auto_added:
             details[AUTO_ADDED] = declared.auto_added
         manifest = replace(done, content_hash=written.hash.hexdigest(), details=details)

@@ -184,7 +184,7 @@ def _extract(partition: StepPartition, known: list[Manifest]) -> Manifest:
         written = partition.write(changes)
     lag = written.committed.lag_s(source.clock())
     details = {
-        "late": written.late, "bytes": written.bytes, "columns": changes.schema.names,
+        "late": written.late, "bytes": written.bytes, "columns": written.columns,
         "lag_s": lag, "source": run.shop.source_of(table),
         CAPTURE: run.shop.part(run.shop.source_of(table)).source.capture,
     }  # fmt: skip
@@ -218,10 +218,8 @@ def _migrated(partition: StepPartition, known: list[Manifest]) -> dict[str, dict
     if not before:
         return {}
     declared = partition.declared
-    then, now = (
-        [name for name in names if name != MISFITS]  # Of no source: older partitions lack it.
-        for names in (before[-1].details["columns"], change_schema(declared).names)
-    )
+    then = before[-1].details["columns"]
+    now = [name for name in change_schema(declared).names if name != MISFITS]
     added = {
         name: {
             "how": "taken" if name in declared.auto_added else "declared",

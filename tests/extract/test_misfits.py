@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines import validate
+from pipelines import extract, maintain, validate
 from pipelines.extract.cursor import adbc
 from pipelines.inspect import freshness
 from pipelines.shared.columns import MISFITS, OP, REASONS
+from pipelines.shared.run import Installation
 from tests.extract.drifting import Goods, goods
 
 pytestmark = pytest.mark.services
@@ -166,6 +167,22 @@ def test_the_log_says_what_did_not_fit(shop: Goods, caplog: pytest.LogCaptureFix
     shop.take()
     assert reason in caplog.text
     assert shop.run.ledger.manifests("extract", "goods")[-1].details["misfits"] == 1
+
+
+def test_a_lost_partition_comes_back_with_what_did_not_fit(shop: Goods) -> None:
+    if shop.capture == "wal":
+        pytest.skip("a log is given up once it is read")
+    shop.install()
+    expected = write(shop, 1)
+    shop.take()
+    run = shop.run
+    before = run.lake.read("changes/goods").sort_by("_position")
+    run.lake.remove("changes/goods", [run.interval.key])
+    extract.run(run, "goods")
+    again = run.lake.read("changes/goods").sort_by("_position")
+    assert again.select(before.column_names) == before
+    assert again[MISFITS].null_count == again.num_rows - len(expected)
+    assert maintain.verify(Installation(run.settings, run.shop), table="goods").faults == ()
 
 
 def test_a_personal_value_is_in_no_reason(shop: Goods) -> None:
