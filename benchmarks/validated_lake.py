@@ -58,7 +58,7 @@ class ValidatedLake:
             Settings(
                 lake=str(folder / "lake"),
                 ledger_url=SecretStr(f"sqlite:///{folder}/ledger.db"),
-                mlflow_uri=f"sqlite:///{folder}/mlflow.db",
+                mlflow_uri=SecretStr(f"sqlite:///{folder}/mlflow.db"),
                 shop=name,
                 shops=shops,
                 **settings,

@@ -40,7 +40,7 @@ class Stack:
         return Settings(
             lake=given["FRESHRANK_LAKE"],
             ledger_url=SecretStr(given["FRESHRANK_LEDGER_URL"]),
-            mlflow_uri=given["FRESHRANK_MLFLOW_URI"],
+            mlflow_uri=SecretStr(given["FRESHRANK_MLFLOW_URI"]),
             connections={environment.SHOP: SecretStr(self.postgres.url("shop"))},
             pseudonym_key=SecretStr(given["FRESHRANK_PSEUDONYM_KEY"]),
         )

@@ -128,7 +128,7 @@ def tune(run: Run, trials: int, intervals: int, progress: Callable[[int, int], N
     study = train.tune(run, trials, intervals, run.lake.local_root / "tuning", progress)
     experiment = f"{run.shop.shop}/{run.shop.surface.name}"
     each = [asdict(trial) for trial in study.trials]
-    record_study(run.settings.mlflow_uri, experiment, study.name, each)
+    record_study(run.settings.mlflow_uri.get_secret_value(), experiment, study.name, each)
     return study
 
 

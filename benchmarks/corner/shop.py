@@ -65,7 +65,7 @@ class Corner:
         return Settings(
             lake=str(folder / "lake"),
             ledger_url=SecretStr(f"sqlite:///{folder}/ledger.db"),
-            mlflow_uri="",
+            mlflow_uri=SecretStr(""),
             connections={"corner": SecretStr(url)},
         )
 

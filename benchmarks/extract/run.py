@@ -252,7 +252,7 @@ def run_of(folder: Path) -> Run:
     settings = Settings(
         lake=str(folder / "lake"),
         ledger_url=SecretStr(f"sqlite:///{folder}/ledger.db"),
-        mlflow_uri="",
+        mlflow_uri=SecretStr(""),
         connections={SHOP: SecretStr((folder / "url").read_text(encoding="utf-8"))},
         shops=folder / "shops",
     )

@@ -53,7 +53,7 @@ def run(run: Run, tracker: Tracker | None = None) -> Evaluation:
     """
     started = time.perf_counter()
     run.require_turn()
-    tracker = tracker or MlflowTracker(run.settings.mlflow_uri)
+    tracker = tracker or MlflowTracker(run.settings.mlflow_uri.get_secret_value())
     tracker.check()
     trained = challengers.read(run.ledger, run.shop.surface.name, run.interval)
     if trained is None:

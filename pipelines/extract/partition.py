@@ -156,4 +156,3 @@ class Written:
             misfits = batch.column(MISFITS).drop_null()
             self.misfits += len(misfits)
             self.examples += map(str, misfits[: _EXAMPLES - len(self.examples)])
-

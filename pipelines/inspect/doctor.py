@@ -8,14 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from urllib.error import URLError
-from urllib.parse import urljoin
-from urllib.request import urlopen
 
 from pipelines.inspect import freshness
-from pipelines.shared.errors import FreshrankError, SourceUnavailable
+from pipelines.shared.errors import FreshrankError, SourceUnavailable, TrackingUnavailable
+from pipelines.shared.mlflow_server import require_reachable
 from pipelines.shared.run import Installation
-from pipelines.shared.settings import PROJECT, Settings
+from pipelines.shared.settings import PROJECT, Settings, without_secrets
 
 MIN_FREE_GB = 5.0
 _PACKAGES = (
@@ -155,10 +153,9 @@ def _pending(installation: Installation) -> Iterator[Finding]:
 
 
 def _mlflow(settings: Settings) -> Finding:
+    uri = settings.mlflow_uri.get_secret_value()
     try:
-        with urlopen(urljoin(settings.mlflow_uri, "/health"), timeout=5) as answer:  # noqa: S310
-            answer.read()
-    except (URLError, ValueError, OSError) as error:
-        message = f"{settings.mlflow_uri} does not answer ({error}); `make up` starts it"
-        return Finding("mlflow", False, message)
-    return Finding("mlflow", True, settings.mlflow_uri)
+        require_reachable(uri)
+    except TrackingUnavailable as error:
+        return Finding("mlflow", False, str(error))
+    return Finding("mlflow", True, without_secrets(uri))

@@ -62,7 +62,9 @@ def sources(synced: list[dict[str, Any]], states: list[dict[str, Any]]) -> list[
         if each["fault"]
     ]
     ahead = [
-        f"[red]{each['source']}[/]: stamped in the future: {escape('; '.join(each['ahead']))}"
+        Text.assemble(
+            (each["source"], "red"), f": stamped in the future: {'; '.join(each['ahead'])}"
+        )
         for each in states
         if each["ahead"]
     ]

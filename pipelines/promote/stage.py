@@ -140,7 +140,9 @@ def _named(version: int | None) -> str:
 def _decide(run: Run, proposal: Decision, registry: Registry | None) -> Decided:
     started = time.perf_counter()
     surface = run.shop.surface.name
-    registry = registry or MlflowRegistry(run.settings.mlflow_uri, run.shop.shop, surface)
+    if registry is None:
+        uri = run.settings.mlflow_uri.get_secret_value()
+        registry = MlflowRegistry(uri, run.shop.shop, surface)
     with run.ledger.decision_lock() as connection:
         run.require_turn(connection)
         run.ledger.turns.require_apart(run.interval, connection)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import http.client
 import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from urllib.parse import unquote
 
 from pipelines.shared.errors import TrackingUnavailable
 from pipelines.shared.intervals import Interval
+from pipelines.shared.settings import explain, without_secrets
 
 INTERVAL_TAG = "freshrank.interval"
 KIND_TAG = "freshrank.kind"
@@ -41,15 +45,26 @@ def require_reachable(uri: str) -> None:
     if not uri.startswith(_SERVERS):
         return
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=PROBE_TIMEOUT_S):  # noqa: S310
+        with urllib.request.urlopen(_health(uri), timeout=PROBE_TIMEOUT_S):  # noqa: S310
             return
     except urllib.error.HTTPError as error:
         # A server that wants credentials, or a proxy without the page, is there.
         if error.code < 500:
             return
-        raise _unavailable(uri, error) from error
-    except (OSError, ValueError) as error:
-        raise _unavailable(uri, error) from error
+        raise _unavailable(uri, error) from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise _unavailable(uri, error) from None
+
+
+def _health(uri: str) -> urllib.request.Request:
+    """The question after a server's health; urllib takes a user in an address for its host."""
+    scheme, _, rest = uri.rstrip("/").partition("://")
+    user, mark, host = rest.rpartition("@")
+    request = urllib.request.Request(f"{scheme}://{host}/health")  # noqa: S310
+    if mark:
+        credentials = base64.b64encode(unquote(user).encode()).decode()
+        request.add_header("Authorization", f"Basic {credentials}")
+    return request
 
 
 def interval_tag(interval: Interval) -> str:
@@ -62,14 +77,25 @@ def translate_errors(uri: str) -> Iterator[None]:
     """Turn the errors of an MLflow server that goes away into `TrackingUnavailable`.
 
     MLflow's own refusals (a wrong name, a missing right) pass through, and so do all errors of a
-    store that is no server.
+    store that is no server; neither if its text holds a secret of the address, as MLflow's and its
+    drivers' do. The cause is left out, which would show it.
     """
     try:
         yield
     except Exception as error:
-        if not uri.startswith(_SERVERS) or not _away(error):
-            raise
-        raise _unavailable(uri, error) from error
+        if (uri.startswith(_SERVERS) and _away(error)) or _tells(error, uri):
+            raise _unavailable(uri, error) from None
+        raise
+
+
+def _tells(error: BaseException | None, uri: str) -> bool:
+    """Whether an error, or one that led to it, holds what `explain` would leave out."""
+    while error is not None:
+        text = f"{type(error).__name__}: {error}"
+        if "@" in uri and explain(error, uri) != text[:200]:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _away(error: Exception) -> bool:
@@ -83,14 +109,7 @@ def _away(error: Exception) -> bool:
 
 
 def _unavailable(uri: str, error: Exception) -> TrackingUnavailable:
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        where = make_url(uri).render_as_string(hide_password=True)
-    except (ArgumentError, ValueError):
-        where = uri
     return TrackingUnavailable(
-        f"MLflow at {where} does not answer ({type(error).__name__}: {str(error)[:200]}); start it "
+        f"MLflow at {without_secrets(uri)} does not answer ({explain(error, uri)}); start it "
         "(`make up`) or mend FRESHRANK_MLFLOW_URI, then clear the task"
     )

@@ -77,7 +77,7 @@ def everything(settings):
             ]
             for name in ("freshrank_manifests", "freshrank_versions", "freshrank_decisions")
         }
-    client = mlflow.MlflowClient(settings.mlflow_uri, settings.mlflow_uri)
+    client = mlflow.MlflowClient(*[settings.mlflow_uri.get_secret_value()] * 2)
     registry = {
         model.name: (
             dict(model.aliases),
@@ -140,13 +140,13 @@ def test_every_interval_is_decided_with_reasons(replayed, running):
 
 def test_the_alias_is_the_ledgers_champion(replayed, settings):
     run = Run.of(settings, "completejourney", WEEKS[-1])
-    client = mlflow.MlflowClient(settings.mlflow_uri, settings.mlflow_uri)
+    client = mlflow.MlflowClient(*[settings.mlflow_uri.get_secret_value()] * 2)
     aliased = client.get_model_version_by_alias("completejourney-basket", "champion")
     assert int(aliased.version) == run.ledger.champion()
 
 
 def test_a_version_loads_as_pyfunc_and_takes_raw_features(replayed, settings):
-    mlflow.set_tracking_uri(settings.mlflow_uri)
+    mlflow.set_tracking_uri(settings.mlflow_uri.get_secret_value())
     model = mlflow.pyfunc.load_model("models:/completejourney-basket@champion")
     run = Run.of(settings, "completejourney", WEEKS[-1])
     path = run.lake.local_root / run.ledger.version(run.ledger.champion()).artifact

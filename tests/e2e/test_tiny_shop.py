@@ -139,7 +139,7 @@ def test_settings_are_searched_for_from_the_command_line(replayed, tiny, monkeyp
     outcome = CliRunner().invoke(app, asked + span)
     assert outcome.exit_code == 0, outcome.output
     assert "as declared" in outcome.output
-    client = mlflow.MlflowClient(tiny.mlflow_uri)
+    client = mlflow.MlflowClient(tiny.mlflow_uri.get_secret_value())
     experiment = client.get_experiment_by_name("tiny/search")
     tuned = client.search_runs([experiment.experiment_id], f"tags.`{KIND_TAG}` = 'tuning'")
     assert sum("mlflow.parentRunId" in run.data.tags for run in tuned) == 2

@@ -168,7 +168,7 @@ def test_the_command_line_asks_for_a_retry_and_says_which_source_is_down(
         **{name: value for name, value in os.environ.items() if not name.startswith("FRESHRANK_")},
         "FRESHRANK_LAKE": settings.lake,
         "FRESHRANK_LEDGER_URL": settings.ledger_url.get_secret_value(),
-        "FRESHRANK_MLFLOW_URI": settings.mlflow_uri,
+        "FRESHRANK_MLFLOW_URI": settings.mlflow_uri.get_secret_value(),
         "FRESHRANK_SHOP": "tiny",
         "FRESHRANK_SHOPS": str(settings.shops),
         "FRESHRANK_EXPECTATIONS": str(settings.expectations),

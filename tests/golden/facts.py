@@ -94,7 +94,7 @@ def of(installation: Installation) -> dict[str, Any]:
         "status": status.report_of(installation),
         "champion": champion,
         "alias": int(
-            MlflowClient(tracking_uri=installation.settings.mlflow_uri)
+            MlflowClient(tracking_uri=installation.settings.mlflow_uri.get_secret_value())
             .get_model_version_by_alias(f"{SHOP}-search", "champion")
             .version
         ),

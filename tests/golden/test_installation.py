@@ -95,7 +95,7 @@ def test_the_champion_scores_as_it_did(known: dict[str, Any], expected: dict[str
 def test_the_champion_is_found_through_the_registry(
     known: dict[str, Any], installation: Installation
 ) -> None:
-    uri = installation.settings.mlflow_uri
+    uri = installation.settings.mlflow_uri.get_secret_value()
     mlflow.set_tracking_uri(uri)
     folder = mlflow.artifacts.download_artifacts("models:/golden-search@champion", tracking_uri=uri)
     (model,) = Path(folder).rglob("model.txt")

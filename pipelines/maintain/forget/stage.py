@@ -207,7 +207,8 @@ def _finish(installation: Installation, whom: Forgotten, begun: Forgetting) -> F
     rows = Counter(published=publish.erase(installation, whom))
     if installation.ledger.versions():
         shop = installation.shop
-        examples.blank(installation.settings.mlflow_uri, f"{shop.shop}/{shop.surface.name}")
+        uri = installation.settings.mlflow_uri.get_secret_value()
+        examples.blank(uri, f"{shop.shop}/{shop.surface.name}")
     folders = list(begun.details[_FOLDERS])
     for family in families(installation, whom):
         erased = erase(installation, whom, family)
