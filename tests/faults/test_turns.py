@@ -251,7 +251,7 @@ def left(folder: Path, url: str) -> dict[str, Any]:
         update={"ledger_url": Settings(lake="", ledger_url=url, mlflow_uri="").ledger_url}  # type: ignore[arg-type]
     )
     installation = Installation.open(settings, facts.SHOP)
-    client = mlflow.MlflowClient(settings.mlflow_uri, settings.mlflow_uri)
+    client = mlflow.MlflowClient(*[settings.mlflow_uri.get_secret_value()] * 2)
     manifests = [
         (each.stage, each.subject, each.content_hash)
         for stage in facts.STAGES

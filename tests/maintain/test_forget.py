@@ -81,7 +81,7 @@ def command(shop: Forgettable, *arguments: str) -> Any:
     own = {
         "LAKE": shop.settings.lake, "BACKUP": shop.settings.backup, "SHOP": "tiny",
         "LEDGER_URL": shop.settings.ledger_url.get_secret_value(),
-        "MLFLOW_URI": shop.settings.mlflow_uri, "CONNECTIONS__TINY": shop.url,
+        "MLFLOW_URI": shop.settings.mlflow_uri.get_secret_value(), "CONNECTIONS__TINY": shop.url,
         "SHOPS": shop.settings.shops, "EXPECTATIONS": shop.settings.expectations,
         "PSEUDONYM_KEY": KEY,
     }  # fmt: skip
