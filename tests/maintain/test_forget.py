@@ -216,7 +216,13 @@ def test_an_old_lake_that_comes_back_is_noticed_and_erased_again(shop: Forgettab
     shutil.move(old, lake)
     shutil.rmtree(shop.folder / "backup")
     faults = maintain.verify(shop.installation).faults
-    assert {fault.stage for fault in faults} == {"extract", "validate", "features"}
+    assert {fault.stage for fault in faults} == {
+        "extract",
+        "validate",
+        "features",
+        "serve",
+        "evaluate",
+    }
     done = command(shop, "--again", "--reason", "an old disk")
     assert done["rows"]["changes/users"] == 1
     assert shop.traces() == []
