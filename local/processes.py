@@ -121,11 +121,11 @@ def launch(
     log: Path,
     port: int | None = None,
     account: struct_passwd | None = None,
-    folder: Path | None = None,
+    inherited: Sequence[int] = (),
 ) -> Service:
     """Start a command in a session of its own, its output going to the log file.
 
-    It works in `folder`, by default the log's. What it writes only its account may read.
+    What it writes only its account may read. It inherits the open files of some numbers.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -137,7 +137,8 @@ def launch(
             stderr=subprocess.STDOUT,
             start_new_session=True,
             umask=PRIVATE_UMASK,
-            cwd=folder or log.parent,
+            pass_fds=inherited,
+            cwd=log.parent if account is None else "/",
             user=None if account is None else account.pw_uid,
             group=None if account is None else account.pw_gid,
             extra_groups=None if account is None else [],

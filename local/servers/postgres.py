@@ -139,15 +139,16 @@ def start(
         port = free_port(known.port if known else None)
         settings = {**_SETTINGS, **durability, "port": str(port)}
         options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
-        service = launch(
-            "postgres",
-            [str(programs / "postgres"), "-D", _named(data, account), *options],
-            environment={**os.environ, "LC_ALL": "C"},
-            log=log,
-            port=port,
-            account=account,
-            folder=data,
-        )
+        with _reachable(data, account) as (named, inherited):
+            service = launch(
+                "postgres",
+                [str(programs / "postgres"), "-D", named, *options],
+                environment={**os.environ, "LC_ALL": "C"},
+                log=log,
+                port=port,
+                account=account,
+                inherited=inherited,
+            )
         register.add(service)
         server = PostgresServer(service, password)
     wait_ready(server.service, lambda: _answers(server), READY_TIMEOUT_S)
@@ -242,19 +243,23 @@ def _initialise(
         os.chown(data, account.pw_uid, account.pw_gid)
     if (data / "postgresql.auto.conf").exists() and (data / "global" / "pg_control").exists():
         return
-    with tempfile.NamedTemporaryFile("w", prefix="freshrank-") as password_file:
+    with (
+        tempfile.NamedTemporaryFile("w", prefix="freshrank-") as password_file,
+        _reachable(data, account) as (named, inherited),
+    ):
         password_file.write(password)
         password_file.flush()
         if account is not None:
             os.chown(password_file.name, account.pw_uid, account.pw_gid)
         outcome = subprocess.run(
             [
-                *(str(programs / "initdb"), "-D", _named(data, account), "-U", OWNER),
+                *(str(programs / "initdb"), "-D", named, "-U", OWNER),
                 *("--auth=scram-sha-256", f"--pwfile={password_file.name}"),
                 *("--encoding=UTF8", *locale, "--no-sync", "--no-instructions"),
             ],
             env={**os.environ, "LC_ALL": "C"},
-            cwd=data,
+            cwd="/",
+            pass_fds=inherited,
             umask=PRIVATE_UMASK,
             capture_output=True,
             text=True,
@@ -267,9 +272,22 @@ def _initialise(
         raise LocalError(f"PostgreSQL could not be set up in {data}: {outcome.stderr.strip()}")
 
 
-def _named(data: Path, account: pwd.struct_passwd | None) -> str:
-    """The directory as its server reaches it: another account may not pass the folders above."""
-    return str(data) if account is None else "/proc/self/cwd"
+@contextmanager
+def _reachable(
+    data: Path, account: pwd.struct_passwd | None
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The directory's name for its server, and the open files that the name needs.
+
+    Another account may not pass the folders above: it enters through a folder opened by this one.
+    """
+    if account is None:
+        yield str(data), ()
+        return
+    folder = os.open(data, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}", (folder,)
+    finally:
+        os.close(folder)
 
 
 def _bundled_programs(account: pwd.struct_passwd | None) -> Path:
