@@ -174,6 +174,11 @@ def _models(run: Run, trained: Trained, comparison: Comparison) -> tuple[ModelRe
         return ()
     measured = {each.name: each for each in comparison.challengers}
     reports = []
+    known = {
+        (version.strategy, version.content_hash): version.version
+        for version in run.ledger.versions()
+        if version.interval == run.interval
+    }
     for each in trained.challengers:
         path = run.lake.local_root / each.artifact
         reports.append(
@@ -186,6 +191,7 @@ def _models(run: Run, trained: Trained, comparison: Comparison) -> tuple[ModelRe
                 trained_through=f"{each.trained_through:%Y-%m-%dT%H:%M:%SZ}",
                 metrics=_model_metrics(comparison, measured[each.strategy]),
                 importance=booster.importance(path),
+                version=known.get((each.strategy, each.content_hash)),
             )
         )
     return tuple(reports)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipelines.inspect import freshness
 from pipelines.shared.errors import FreshrankError, SourceUnavailable, TrackingUnavailable
+from pipelines.shared.ledger import champion_of
 from pipelines.shared.mlflow_server import require_reachable
 from pipelines.shared.run import Installation
 from pipelines.shared.settings import PROJECT, Settings, without_secrets
@@ -51,7 +52,11 @@ def examine(settings: Settings, shop: str) -> Iterator[Finding]:
         yield from _pending(installation)
     except FreshrankError as error:
         yield Finding("ledger", False, str(error))
-    yield _mlflow(settings)
+        yield _mlflow(settings)
+        return
+    yield (reached := _mlflow(settings))
+    if reached.well:
+        yield from _registry(installation)
 
 
 def _python() -> Finding:
@@ -159,3 +164,29 @@ def _mlflow(settings: Settings) -> Finding:
     except TrackingUnavailable as error:
         return Finding("mlflow", False, str(error))
     return Finding("mlflow", True, without_secrets(uri))
+
+
+def _registry(installation: Installation) -> Iterator[Finding]:
+    """Whether MLflow's alias is at the ledger's champion; of a server alone, which can be asked."""
+    uri = installation.settings.mlflow_uri.get_secret_value()
+    decisions = installation.ledger.decisions()
+    if not uri.startswith("http") or not decisions:
+        return
+    from pipelines.promote.registry import MlflowRegistry
+
+    shop, last = installation.shop, decisions[-1]
+    try:
+        fault = MlflowRegistry(uri, shop.shop, shop.surface.name).fault(champion_of(decisions))
+    except TrackingUnavailable as error:
+        fault = str(error)
+    if not fault:
+        yield Finding("registry", True, "the alias is at the ledger's champion")
+        return
+    edges = f"--start {last.interval.start:%FT%TZ} --end {last.interval.end:%FT%TZ}"
+    yield Finding(
+        "registry",
+        False,
+        f"{fault}; clear the task `{last.outcome}` of the last decided interval, or run `python -m "
+        f"pipelines run --shop {shop.shop} {edges}`: a missing version is registered again from "
+        "the lake, and the alias follows the ledger",
+    )

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipelines.promote.registry import MlflowRegistry, Registry
+from pipelines.promote.registry import MlflowRegistry, Registry, StoredVersions
 from pipelines.shared.errors import PermanentError
 from pipelines.shared.ledger import Decision, Manifest, Outcome, champion_of
 from pipelines.shared.run import Run
@@ -142,7 +142,8 @@ def _decide(run: Run, proposal: Decision, registry: Registry | None) -> Decided:
     surface = run.shop.surface.name
     if registry is None:
         uri = run.settings.mlflow_uri.get_secret_value()
-        registry = MlflowRegistry(uri, run.shop.shop, surface)
+        stored = StoredVersions(run.ledger, run.lake.local_root)
+        registry = MlflowRegistry(uri, run.shop.shop, surface, stored)
     with run.ledger.decision_lock() as connection:
         run.require_turn(connection)
         run.ledger.turns.require_apart(run.interval, connection)

@@ -17,6 +17,10 @@ from pipelines.shared.settings import explain, without_secrets
 
 INTERVAL_TAG = "freshrank.interval"
 KIND_TAG = "freshrank.kind"
+STRATEGY_TAG = "freshrank.strategy"
+CONTENT_TAG = "freshrank.content_hash"
+VERSION_TAG = "freshrank.version"
+"""The ledger's number of a version; without it the registry has the version by the same one."""
 PROBE_TIMEOUT_S = 5.0
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",

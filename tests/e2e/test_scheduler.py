@@ -10,11 +10,11 @@ import pytest
 import sqlalchemy as sa
 from deltalake import DeltaTable
 
-from pipelines.evaluate.tracking import packaging
 from pipelines.shared.hashing import content_hash
 from pipelines.shared.intervals import Interval
 from pipelines.shared.models import booster
 from pipelines.shared.run import Run
+from pipelines.shared.servable import packaging
 
 pytestmark = [pytest.mark.services, pytest.mark.airflow, pytest.mark.timeout(1500)]
 

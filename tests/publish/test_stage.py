@@ -121,6 +121,13 @@ def test_every_shopper_has_the_champions_list(champion: Installation, url: str) 
     ]
 
 
+def test_publishing_needs_no_mlflow(champion: Installation, tmp_path: Path) -> None:
+    run = at(champion, f"sqlite:///{tmp_path}/shop.db", 4)
+    away = {"mlflow_uri": sa_secret("http://user:word@127.0.0.1:9")}
+    run = replace(run, settings=run.settings.model_copy(update=away))
+    assert publish.run(run).version == 1
+
+
 @both
 def test_a_rerun_replaces_and_tells_the_ledger_once(champion: Installation, url: str) -> None:
     run = at(champion, url, 5)

@@ -17,22 +17,23 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from pipelines.evaluate.tracking import packaging
 from pipelines.evaluate.tracking.tracker import DataVersion, ModelReport, Report
 from pipelines.shared.mlflow_server import (
+    CONTENT_TAG,
     INTERVAL_TAG,
     KIND_TAG,
+    STRATEGY_TAG,
+    VERSION_TAG,
     interval_tag,
     require_reachable,
     translate_errors,
 )
+from pipelines.shared.servable import packaging
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run as TrackedRun
 
-STRATEGY_TAG = "freshrank.strategy"
-CONTENT_TAG = "freshrank.content_hash"
 DONE_TAG = "freshrank.recorded"
 SHOWN_FEATURES = 25
 
@@ -136,7 +137,7 @@ class _Recording:
         self._log(run, model.metrics, params, self.report.data)
         self._plot(run, model)
         version = self._version(run, model)
-        self._finish(run, {"freshrank.version": str(version)})
+        self._finish(run, {VERSION_TAG: str(version)})
         return version
 
     def _plot(self, run: TrackedRun, model: ModelReport) -> None:
@@ -160,7 +161,11 @@ class _Recording:
         if known := self._find_version(model):
             return known
         self._registered_model()
-        model_id = self._logged_model(run, model)
+        folder = self._folder(f"model-{model.strategy}")
+        model_id = packaging.logged_model(
+            self.client, self.experiment, model.strategy, run.info.run_id, model,
+            self.report.sample, folder,
+        )  # fmt: skip
         version = self.client.create_model_version(
             self.report.model_name,
             source=f"models:/{model_id}",
@@ -168,7 +173,7 @@ class _Recording:
             model_id=model_id,
             tags=self._version_tags(model),
         )
-        return int(version.version)
+        return model.version or int(version.version)
 
     def _version_tags(self, model: ModelReport) -> dict[str, str]:
         return {
@@ -178,6 +183,7 @@ class _Recording:
             "freshrank.parent": str(model.parent),
             "freshrank.trained_through": model.trained_through,
             "freshrank.trees": str(model.card.trees),
+            **({VERSION_TAG: str(model.version)} if model.version else {}),
             **{f"freshrank.data.{data.name}": data.digest for data in self.report.data},
         }
 
@@ -187,7 +193,11 @@ class _Recording:
         versions = self.client.search_model_versions(
             f"name = '{name}' and tag.`{INTERVAL_TAG}` = '{interval}'"
         )
-        numbers = [int(each.version) for each in versions if wanted.items() <= each.tags.items()]
+        numbers = [
+            int(each.tags.get(VERSION_TAG, each.version))
+            for each in versions
+            if wanted.items() <= each.tags.items()
+        ]
         return min(numbers, default=None)
 
     def _known_version(self, model: ModelReport) -> int:
@@ -203,28 +213,6 @@ class _Recording:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-
-    def _logged_model(self, run: TrackedRun, model: ModelReport) -> str:
-        models = self.client.search_logged_models(
-            [self.experiment], f"source_run_id = '{run.info.run_id}'"
-        )
-        logged = next(iter(models), None)
-        if logged is None:
-            logged = self.client.create_logged_model(
-                self.experiment,
-                model.strategy,
-                run.info.run_id,
-                tags={CONTENT_TAG: model.content_hash},
-                model_type="ranker",
-            )
-        model_id = str(logged.model_id)
-        if str(logged.status) != "READY":
-            folder = packaging.save(
-                self._folder(f"model-{model.strategy}"), model, self.report.sample, model_id
-            )
-            self.client.log_model_artifacts(model_id, str(folder))
-            self.client.finalize_logged_model(model_id, "READY")
-        return model_id
 
     def _log(
         self,

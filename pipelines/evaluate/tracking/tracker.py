@@ -10,7 +10,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from pipelines.shared.intervals import Interval
-from pipelines.shared.models.booster import ModelCard
+from pipelines.shared.servable.packaging import StoredModel
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,16 @@ class DataVersion:
 
 
 @dataclass(frozen=True)
-class ModelReport:
+class ModelReport(StoredModel):
     """One challenger."""
 
-    strategy: str
-    model: Path
-    card: ModelCard
-    content_hash: str
     parent: int | None
     trained_through: str
     metrics: Mapping[str, float]
     importance: Mapping[str, float]
     """Feature → share of the loss that its splits saved."""
+    version: int | None = None
+    """The ledger's number, if it was registered before."""
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,15 @@ import pytest
 from local.processes import free_port
 from pipelines import evaluate
 from pipelines.evaluate import holdouts
-from pipelines.evaluate.tracking import examples, packaging
+from pipelines.evaluate.tracking import examples
 from pipelines.evaluate.tracking.mlflow_tracker import MlflowTracker
-from pipelines.promote.registry import MlflowRegistry
+from pipelines.inspect import doctor
+from pipelines.promote.registry import MlflowRegistry, StoredVersions, VersionMissing
 from pipelines.promote.stage import promote, reject
 from pipelines.shared.errors import TrackingUnavailable
 from pipelines.shared.models import booster
 from pipelines.shared.run import Run
+from pipelines.shared.servable import packaging
 from tests.evaluate.real_groups import FEATURES, WEEK, Installation
 
 pytestmark = pytest.mark.services
@@ -304,6 +306,122 @@ def test_the_alias_is_healed_and_taken_away(
     assert client.get_registered_model(MODEL).aliases == {}
     promote(installation.run(0, 5))
     assert client.get_model_version_by_alias(MODEL, "champion").version == "1"
+
+
+def registry_findings(made: Installation) -> list[doctor.Finding]:
+    settings = made.settings
+    return [each for each in doctor.examine(settings, "completejourney")
+            if each.subject == "registry"]  # fmt: skip
+
+
+def test_a_deleted_champion_is_registered_again_from_the_lake(
+    server: str, client: Any, installation: Installation
+) -> None:
+    import mlflow
+
+    first = installation.run(0, 5)
+    promote(first)
+    [well] = registry_findings(installation)
+    assert well.well
+    client.set_registered_model_alias(MODEL, "champion", "2")
+    [moved] = registry_findings(installation)
+    assert not moved.well
+    assert (
+        "is at version 2 in MLflow, and the ledger's champion is there version 1" in moved.message
+    )
+    assert "python -m pipelines run --shop completejourney --start" in moved.message
+    client.delete_registered_model_alias(MODEL, "champion")
+    client.delete_model_version(MODEL, "1")
+    [missing] = registry_findings(installation)
+    assert "version 1 of completejourney-basket, the ledger's champion, is not in MLflow" in (
+        missing.message
+    )
+    newest = max(int(each.version) for each in client.search_model_versions(f"name = '{MODEL}'"))
+    assert promote(first).champion == 1
+    again = client.get_model_version_by_alias(MODEL, "champion")
+    assert int(again.version) == newest + 1
+    assert again.tags["freshrank.version"] == "1"
+    assert again.tags["freshrank.content_hash"] == first.ledger.version(1).content_hash
+    mlflow.set_tracking_uri(server)
+    model = mlflow.pyfunc.load_model(f"models:/{MODEL}@champion")
+    path = first.lake.local_root / first.ledger.version(1).artifact
+    raw = packaging.example(sample(first), booster.card(path))
+    assert model.predict(raw) == pytest.approx(booster.score(path, sample(first), 1))
+    before, versions = contents(client), first.ledger.versions()
+    promote(first)
+    evaluate.run(first)
+    assert contents(client) == before
+    assert first.ledger.versions() == versions
+    [healed] = registry_findings(installation)
+    assert healed.well
+
+
+def test_a_deleted_challenger_keeps_its_number(client: Any, installation: Installation) -> None:
+    run = installation.run(5)
+    versions = run.ledger.versions()
+    client.delete_model_version(MODEL, "3")
+    reject(run)
+    evaluate.run(run)
+    reject(run)
+    assert run.ledger.versions() == versions
+    [again] = client.search_model_versions(f"name = '{MODEL}' and tag.`freshrank.version` = '3'")
+    assert again.tags["freshrank.decision"] == "reject"
+    before = contents(client)
+    evaluate.run(run)
+    reject(run)
+    assert contents(client) == before
+
+
+def test_the_password_of_the_server_is_in_nothing_that_it_holds(
+    server: str, client: Any, installation: Installation
+) -> None:
+    run = installation.run(7)
+    installation.trained(run, installation.fit(run, "boost", 1, 5), parent=1)
+    uri = server.replace("http://", "http://user:geheim%40wort@")
+    evaluate.run(run, MlflowTracker(uri))
+    reject(run, MlflowRegistry(uri, "completejourney", "basket"))
+    parent, [boost] = interval_run(client, run)
+    assert parent.data.tags["freshrank.decision"] == "reject"
+    assert "geheim" not in str(contents(client))
+    for each in (parent, boost):
+        assert "geheim" not in str(client.get_run(each.info.run_id).to_dictionary())
+    version = client.search_model_versions(f"name = '{MODEL}' and run_id = '{boost.info.run_id}'")
+    assert "geheim" not in str(version)
+
+
+def test_where_all_of_mlflow_is_lost_the_champion_comes_back(
+    tmp_path: Path, real: Real, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    before = mlflow.get_tracking_uri()
+    made = Installation.at(tmp_path, *real, mlflow_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    run = made.run(0, 5)
+    made.trained(run, made.fit(run, "first"))
+    try:
+        evaluate.run(run)
+        promote(run)
+        (tmp_path / "mlflow.db").rename(tmp_path / "lost.db")
+        uri = f"sqlite:///{tmp_path}/new.db"
+        path = run.lake.local_root / run.ledger.version(1).artifact
+        stored = StoredVersions(run.ledger, run.lake.local_root)
+        registry = MlflowRegistry(uri, "completejourney", "basket", stored)
+        for _ in range(2):
+            registry.follow(1)
+        client = mlflow.MlflowClient(uri, uri)
+        [only] = client.search_model_versions(f"name = '{MODEL}'")
+        assert only.tags["freshrank.version"] == "1"
+        assert client.get_model_version_by_alias(MODEL, "champion").version == only.version
+        model = mlflow.pyfunc.load_model(f"models:/{MODEL}@champion")
+        raw = packaging.example(sample(run), booster.card(path))
+        assert model.predict(raw) == pytest.approx(booster.score(path, sample(run), 1))
+        path.rename(path.with_suffix(".gone"))
+        client.delete_model_version(MODEL, "1")
+        with pytest.raises(VersionMissing, match=r"not in MLflow at .* not in the lake; bring"):
+            registry.follow(1)
+    finally:
+        mlflow.set_tracking_uri(before)
 
 
 def test_a_server_that_is_away_is_one_clear_error_and_soon() -> None:

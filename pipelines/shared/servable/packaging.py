@@ -1,30 +1,69 @@
-"""A challenger as a servable MLflow model: its files, an example of its input, its requirements."""
+"""A model as MLflow serves it: its files, an example of its input, its requirements."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from pipelines.evaluate.tracking.tracker import ModelReport
 from pipelines.shared.errors import PermanentError
+from pipelines.shared.mlflow_server import CONTENT_TAG
 from pipelines.shared.models import booster
 from pipelines.shared.models.booster import ModelCard
 
 if TYPE_CHECKING:
     import pandas as pd
+    from mlflow import MlflowClient
 
 CODE = Path(__file__).parent / "model_code" / "freshrank_ranker.py"
 """Runs where the model is served; imports nothing of this project."""
 
 
-def save(folder: Path, model: ModelReport, sample: pa.Table, model_id: str) -> Path:
-    """Write a challenger as MLflow's pyfunc model; returns the subfolder that is to be uploaded.
+@dataclass(frozen=True)
+class StoredModel:
+    """A model of the lake."""
+
+    strategy: str
+    model: Path
+    """Its text; the card lies beside it."""
+    card: ModelCard
+    content_hash: str
+
+
+def logged_model(
+    client: MlflowClient,
+    experiment: str,
+    name: str,
+    run_id: str | None,
+    model: StoredModel,
+    sample: pa.Table,
+    folder: Path,
+) -> str:
+    """The id of a model with its files in MLflow, of a run or else of a name of its own.
+
+    What was begun before is completed, not doubled. `folder` is for the files until they are there.
+    """
+    query = f"source_run_id = '{run_id}'" if run_id else f"name = '{name}'"
+    logged = next(iter(client.search_logged_models([experiment], query)), None)
+    if logged is None:
+        tags = {CONTENT_TAG: model.content_hash}
+        logged = client.create_logged_model(
+            experiment, name, run_id, tags=tags, model_type="ranker"
+        )
+    model_id = str(logged.model_id)
+    if str(logged.status) != "READY":
+        client.log_model_artifacts(model_id, str(save(folder, model, sample, model_id)))
+        client.finalize_logged_model(model_id, "READY")
+    return model_id
+
+
+def save(folder: Path, model: StoredModel, sample: pa.Table, model_id: str) -> Path:
+    """Write a model as MLflow's pyfunc model; returns the subfolder that is to be uploaded.
 
     Raises:
         PermanentError: MLflow refuses the model.
@@ -57,12 +96,12 @@ def save(folder: Path, model: ModelReport, sample: pa.Table, model_id: str) -> P
         )
     except mlflow.exceptions.MlflowException as error:
         raise PermanentError(
-            f"challenger {model.strategy} cannot be packaged for MLflow: {error}"
+            f"the model {model.model} cannot be packaged for MLflow: {error}"
         ) from error
     return folder / "model"
 
 
-def _files(folder: Path, model: ModelReport) -> dict[str, str]:
+def _files(folder: Path, model: StoredModel) -> dict[str, str]:
     """Write the card beside the model text; artifact name → path."""
     card = folder / "card.json"
     text = folder / "model.txt"

@@ -1,0 +1,1 @@
+"""A model of the lake as MLflow serves it."""
