@@ -112,12 +112,15 @@ def prepare(run: Run, trained: Trained) -> Comparison:
         champion = Contender(
             CHAMPION, root / version.artifact, version.trained_through, version.trees
         )
+        booster.read(champion.model, version.content_hash)
     challengers = tuple(
         Contender(
             each.strategy, root / each.artifact, each.trained_through, each.trees, each.forced
         )
         for each in trained.challengers
     )
+    for each in trained.challengers:
+        booster.read(root / each.artifact, each.content_hash)
     if champion is not None and (lost := _lost(run, champion)):
         unscorable = (
             f"the champion, version {trained.parent}, wants features that the shop no longer has: "

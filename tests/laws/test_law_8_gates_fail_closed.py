@@ -11,7 +11,7 @@ import pytest
 
 from pipelines import evaluate
 from pipelines.evaluate import bootstrap, compare
-from pipelines.shared.errors import CorruptPartition
+from pipelines.shared.errors import CorruptPartition, IntervalOverlaps
 from pipelines.shared.lake import Lake
 from pipelines.shared.models import booster
 from tests.evaluate.real_groups import (
@@ -87,7 +87,7 @@ def test_scores_that_are_no_numbers(
     assert "is not a number" in judged(installation)
 
 
-@pytest.mark.parametrize("crash", [ZeroDivisionError("by zero"), MemoryError("none left")])
+@pytest.mark.parametrize("crash", [ZeroDivisionError("by zero"), KeyError("label")])
 @pytest.mark.parametrize("place", [(bootstrap, "paired_gain"), (compare, "baseline")])
 def test_a_crashed_metric(
     installation: Installation,
@@ -102,18 +102,20 @@ def test_a_crashed_metric(
     assert f"the comparison failed ({type(crash).__name__}: {crash})" in judged(installation)
 
 
-def test_a_model_file_that_is_gone_or_no_model(installation: Installation) -> None:
+def test_a_model_file_that_is_gone_or_another_is_an_error_and_no_decision(
+    installation: Installation,
+) -> None:
     run = installation.run(5)
     path = run.lake.local_root / run.ledger.version(1).artifact
     text = path.read_text()
     installation.trained(run, installation.save(run, "same", text, 1, 30), parent=1)
     path.write_text("not a model")
-    verdict = evaluate.run(run, MemoryTracker()).verdict
-    assert (verdict.outcome, verdict.reasons[0][:21]) == ("reject", "the comparison failed")
+    with pytest.raises(CorruptPartition, match="not the one that was trained"):
+        evaluate.run(run, MemoryTracker())
     path.unlink()
-    path.with_suffix(".json").unlink()
-    verdict = evaluate.run(run, MemoryTracker()).verdict
-    assert "FileNotFoundError" in verdict.reasons[0]
+    with pytest.raises(CorruptPartition, match="is gone"):
+        evaluate.run(run, MemoryTracker())
+    assert len(run.ledger.decisions()) == 1
 
 
 def test_a_model_that_wants_other_features(
@@ -142,12 +144,25 @@ def test_a_damaged_lake_is_an_error_and_no_decision(installation: Installation) 
 
 
 def test_replaying_old_history_says_so(installation: Installation) -> None:
-    run = installation.run(2)
-    installation.trained(run, installation.fit(run, "boost", rounds=5))
     tracker = MemoryTracker(numbers={("", "", ""): 1})
+    later = installation.run(6)
+    installation.trained(later, installation.fit(later, "boost", 1, rounds=5), parent=1)
+    evaluate.run(later, tracker)
+    decide(later, "reject")
+    run = installation.run(5)
+    installation.trained(run, installation.fit(run, "boost", 1, rounds=6), parent=1)
     evaluation = evaluate.run(run, tracker)
     assert evaluation.verdict.outcome == "reject"
     assert "was decided already" in evaluation.verdict.reasons[0]
     assert decide(run, "reject").champion == 1
     assert evaluate.run(run, tracker) == evaluation
-    assert len(run.ledger.manifests("evaluate")) == 2
+    assert len(run.ledger.manifests("evaluate")) == 3
+
+
+def test_an_interval_inside_a_decided_one_is_refused(installation: Installation) -> None:
+    run = installation.run(2)
+    installation.trained(run, installation.fit(run, "boost", rounds=5))
+    evaluate.run(run, MemoryTracker(numbers={("", "", ""): 1}))
+    with pytest.raises(IntervalOverlaps, match="which is decided"):
+        decide(run, "reject")
+    assert len(run.ledger.decisions()) == 1
