@@ -63,3 +63,20 @@ def test_codes_are_only_appended(tmp_path: Path) -> None:
     features.run(shop.shelf.run(0))
     assert vocabulary.rows(run.lake).equals(stored), "a rerun gives the same codes"
     assert vocabulary.read(run.lake, run.interval.start) == seen[0]
+
+    run.lake.remove(vocabulary.TABLE, [run.interval.key])
+    features.run(run)
+    assert vocabulary.rows(run.lake).equals(stored), "lost codes are given again, the same"
+    for file in (run.lake.local_root / vocabulary.TABLE).glob(
+        f"interval_start={run.interval.key[:10]}*/*.parquet"
+    ):
+        file.write_bytes(b"damage")
+    features.run(run)
+    assert vocabulary.rows(run.lake).equals(stored), "damaged ones too"
+    shop.item(8, 11, "a late letter")
+    shop.validate(1)
+    features.run(run)
+    late = vocabulary.rows(run.lake).to_pylist()
+    (code,) = {row["code"] for row in late if row["value"] == "a late letter"}
+    categories = [row["code"] for row in stored.to_pylist() if row["feature"] == "item_category"]
+    assert code == max(categories) + 1

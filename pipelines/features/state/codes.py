@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import reduce
+from typing import Any
 
 import ibis
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 from pipelines.features.engines.base import Engine, Table, attach, attach_all
 from pipelines.features.state.storage import Layout
 from pipelines.shared import columns
+from pipelines.shared.errors import CorruptPartition
 from pipelines.shared.intervals import Interval
 from pipelines.shared.lake import Lake
 from pipelines.shared.models import vocabulary
@@ -30,12 +32,33 @@ def append(engine: Engine, lake: Lake, step: Interval, versions: Table, layout: 
     Args:
         versions: the step's changes of items, with `_op`.
     """
-    stored = vocabulary.rows(lake)
-    given = engine.load(stored)
-    own = stored.filter(pc.equal(stored[columns.INTERVAL], pa.scalar(step.key))).select(
-        vocabulary.SCHEMA.names
-    )
+    stored = _stored(lake, step)
+    keys = stored[columns.INTERVAL]
+    own = stored.filter(pc.equal(keys, pa.scalar(step.key))).select(vocabulary.SCHEMA.names)
+    earlier = stored.filter(pc.less(keys, pa.scalar(step.key)))
+    later = stored.filter(pc.greater(keys, pa.scalar(step.key)))
     seen = _first_seen(versions.filter(versions[columns.OP] != columns.DELETE), features(layout))
+    if own.num_rows == 0 and later.num_rows:
+        # The step's codes were lost, unless it gave none: it gives those that it gave when only
+        # the earlier ones stood, if none of them is another's by now.
+        again = _new(engine, seen, earlier)
+        if not _share(again, later, "code") and not _share(again, later, "value"):
+            return again
+    new = _new(engine, seen, stored)
+    return pa.concat_tables([own, new]).sort_by([("feature", "ascending"), ("code", "ascending")])
+
+
+def _stored(lake: Lake, step: Interval) -> pa.Table:
+    """All stored codes, but those of the step itself where its partition is damaged."""
+    try:
+        return vocabulary.rows(lake)
+    except CorruptPartition:
+        return vocabulary.rows(lake, without=step)
+
+
+def _new(engine: Engine, seen: Table, stored: pa.Table) -> pa.Table:
+    """The codes of values that have none among the stored, in the order of their appearance."""
+    given = engine.load(stored)
     fresh = seen.anti_join(given, ["feature", "value"])
     following = given.group_by("feature").agg(next_code=given.code.max() + 1)
     in_order = ibis.window(
@@ -43,8 +66,16 @@ def append(engine: Engine, lake: Lake, step: Interval, versions: Table, layout: 
     )
     numbered = attach(fresh, following, "feature").mutate(_place=ibis.row_number().over(in_order))
     added = numbered.mutate(code=(numbered.next_code.fill_null(0) + numbered._place).cast("int32"))
-    new = engine.arrow(added, vocabulary.SCHEMA, "feature", "code")
-    return pa.concat_tables([own, new]).sort_by([("feature", "ascending"), ("code", "ascending")])
+    return engine.arrow(added, vocabulary.SCHEMA, "feature", "code")
+
+
+def _share(one: pa.Table, other: pa.Table, name: str) -> bool:
+    """Whether a feature has the same code, or value, in both."""
+    both: list[Any] = [
+        pc.binary_join_element_wise(rows["feature"], rows[name].cast(pa.string()), "\0")  # type: ignore[call-overload]
+        for rows in (one, other)
+    ]
+    return bool(pc.any(pc.is_in(both[0], value_set=both[1].combine_chunks())).as_py())
 
 
 def _first_seen(versions: Table, names: list[str]) -> Table:

@@ -55,7 +55,7 @@ class Ledger:
 
     def _complete(self) -> None:
         """Create the tables that are missing: all, those of a newer version, or after a kill."""
-        for attempts_left in (2, 1, 0):
+        for attempts_left in reversed(range(len(METADATA.tables) + 1)):
             with self._connect() as connection:
                 present = sa.inspect(connection).get_table_names()
             if METADATA.tables.keys() <= set(present):

@@ -12,6 +12,7 @@ from typing import Final
 import pyarrow as pa
 
 from pipelines.shared.columns import INTERVAL
+from pipelines.shared.intervals import Interval
 from pipelines.shared.lake import Lake
 
 TABLE: Final = "state/vocabulary"
@@ -28,14 +29,15 @@ _TYPES: dict[str, pa.DataType] = {
 SCHEMA: Final = pa.schema(_TYPES)
 
 
-def rows(lake: Lake, until: datetime | None = None) -> pa.Table:
+def rows(lake: Lake, until: datetime | None = None, without: Interval | None = None) -> pa.Table:
     """The stored codes, sorted by feature and code, with the partition they came in.
 
     Args:
         until: only codes given in steps that began before this time.
+        without: a step whose partition is not read.
     """
     schema = SCHEMA.append(pa.field(INTERVAL, pa.string()))
-    keys = lake.intervals(TABLE)
+    keys = [key for key in lake.intervals(TABLE) if without is None or key != without.key]
     if until is not None:
         keys = [key for key in keys if key < f"{until:%Y-%m-%dT%H:%M:%SZ}"]
     if not keys:
