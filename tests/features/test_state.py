@@ -17,7 +17,14 @@ from pipelines.features.catalogue import catalogue
 from pipelines.features.engines import engine
 from pipelines.features.engines.base import Engine
 from pipelines.features.state import entities
-from pipelines.features.state.events import joined_key, lines, normalise, plausible, standing
+from pipelines.features.state.events import (
+    cents,
+    joined_key,
+    lines,
+    normalise,
+    plausible,
+    standing,
+)
 from pipelines.features.state.storage import Layout
 from pipelines.shared.declaration import Shop
 from pipelines.shared.errors import DeclarationError
@@ -44,6 +51,18 @@ def _actions(duck: Engine, web: Web, place: int) -> Any:
 def _rows(duck: Engine, table: Any, *order: str) -> list[Row]:
     rows: list[Row] = duck.arrow(table, table.schema().to_pyarrow(), *order).to_pylist()
     return rows
+
+
+def test_an_amount_that_is_no_price_is_unknown(duck: Engine) -> None:
+    inf = float("inf")
+    given = [1.25, -3.0, 0.0, None, inf, -inf, float("nan"), 1e308, 1e12, 1.01e12]
+    table = duck.load(pa.table({"amount": pa.array(given), "place": range(len(given))}))
+    table = table.select("place", cents=cents(table.amount))
+    counted = [row["cents"] for row in _rows(duck, table, "place")]
+    assert counted == [125, -300, 0, None, None, None, None, None, 10**14, None]
+    whole = duck.load(pa.table({"amount": pa.array([7, 2**62])}))
+    whole = whole.select(cents=cents(whole.amount))
+    assert [row["cents"] for row in _rows(duck, whole, "cents")] == [700, None]
 
 
 def test_a_changed_kind_leaves_a_delete_behind(duck: Engine, tmp_path: Path) -> None:

@@ -20,9 +20,17 @@ TOLERANCE: Final = DAY
 """An event that claims to have happened longer than this after its commit never counts."""
 
 
+LARGEST_AMOUNT: Final = 1e12
+"""An amount beyond it is no price, and sums of such would not fit: it counts as unknown."""
+
+
 def cents(amount: Value) -> Value:
-    """Hundredths as int64, so that sums do not depend on their order."""
-    return (amount * 100).round().cast("int64")
+    """Hundredths as int64, so that sums do not depend on their order.
+
+    Null where the amount is infinite, no number, or beyond `LARGEST_AMOUNT`.
+    """
+    known = amount.cast("float64").abs() <= LARGEST_AMOUNT
+    return (ibis.ifelse(known, amount, ibis.null(amount.type())) * 100).round().cast("int64")
 
 
 def change(changes: Table) -> dict[str, Value]:
