@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from benchmarks import loop
+from benchmarks.chaos import run as chaos
 from benchmarks.extract import run as extract
 from benchmarks.features import run as features
 from benchmarks.learn import run as learn
@@ -16,6 +17,7 @@ application.command("loop")(loop.main)
 application.command("extract")(extract.main)
 application.command("features")(features.main)
 application.command("learn")(learn.main)
+application.command("chaos")(chaos.main)
 
 
 if __name__ == "__main__":

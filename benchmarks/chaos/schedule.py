@@ -1,0 +1,84 @@
+"""A schedule of faults, drawn from a seed and from the steps that a clean run passes."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.chaos import damage
+from benchmarks.chaos.steps import Strike, effects_of
+
+
+@dataclass(frozen=True)
+class Instant:
+    """The run is killed when a part of the time of a clean run has passed."""
+
+    part: float
+
+    def __str__(self) -> str:
+        return f"kill after {self.part:.0%} of the time"
+
+
+@dataclass(frozen=True)
+class Harm:
+    """Something is damaged before the next attempt."""
+
+    kind: str
+
+    def __str__(self) -> str:
+        return f"damage: {self.kind}"
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A second run at the same time."""
+
+    interval: str
+    """`same` or `overlapping`."""
+    killed: bool
+    """Whether the first of the two is killed meanwhile."""
+
+    def __str__(self) -> str:
+        dies = ", and the first is killed" if self.killed else ""
+        return f"a second run of the {self.interval} interval at the same time{dies}"
+
+
+Event = Strike | Instant | Harm | Twin
+
+
+def draw(seed: int, traces: Sequence[Sequence[str]], faults: int) -> list[list[Event]]:
+    """What happens in each week.
+
+    The steps come in a shuffled order of all their names and effects, so that seeds together come
+    by every one of them.
+
+    Args:
+        traces: for each week the steps that its clean run passed.
+        faults: number of events a week.
+    """
+    chance = random.Random(f"schedule {seed}")  # noqa: S311 -- the same schedule each time
+    passed: set[tuple[str, str]] = set()
+    return [_week(chance, Counter(trace), faults, place, passed) for place, trace in
+            enumerate(traces)]  # fmt: skip
+
+
+def _week(
+    chance: random.Random, steps: Counter[str], faults: int, place: int,
+    passed: set[tuple[str, str]],
+) -> list[Event]:  # fmt: skip
+    others: list[Event] = [Instant(round(chance.uniform(0.05, 0.95), 2))]
+    if place > 0:
+        others.append(Harm(chance.choice(damage.KINDS)))
+    if place > 0 and chance.random() < 0.5:
+        others.append(Twin(chance.choice(["same", "overlapping"]), chance.random() < 0.5))
+    chance.shuffle(others)
+    events: list[Event] = others[:faults]
+    every = [(step, effect) for step in sorted(steps) for effect in effects_of(step)]
+    fresh = [each for each in every if each not in passed]
+    for step, effect in chance.sample(fresh, min(len(fresh), max(0, faults - len(events)))):
+        passed.add((step, effect))
+        events.append(Strike(step, chance.randint(1, steps[step]), effect))
+    chance.shuffle(events)
+    return events
