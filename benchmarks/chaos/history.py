@@ -95,16 +95,17 @@ class _History:
         self.charm: dict[str, float] = {}
 
     def weeks(self) -> list[Week]:
+        # The first model has to exist before nothing comes at all.
+        empty, deletes = self.random.sample(range(2, self.count), 2)
+        busy = [number for number in range(1, self.count) if number != empty]
         spread = [*HOSTILITIES[:5]]
         self.random.shuffle(spread)
         hostile: list[tuple[str, ...]] = [()] * self.count
         for place, kind in enumerate(spread):
-            week = 1 + place % (self.count - 1)
+            week = busy[place % len(busy)]
             hostile[week] = (*hostile[week], kind)
-        # The first model has to exist before nothing comes at all.
-        quiet = self.random.sample(range(2, self.count), 2)
-        for kind, week in zip(HOSTILITIES[5:], quiet, strict=True):
-            hostile[week] = (kind,) if kind == "empty" else (*hostile[week], kind)
+        hostile[empty] = ("empty",)
+        hostile[deletes] = (*hostile[deletes], "deletes")
         return [self._week(number, hostile[number]) for number in range(self.count)]
 
     def _week(self, number: int, hostile: tuple[str, ...]) -> Week:
