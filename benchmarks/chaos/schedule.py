@@ -59,26 +59,36 @@ def draw(seed: int, traces: Sequence[Sequence[str]], faults: int) -> list[list[E
         faults: number of events a week.
     """
     chance = random.Random(f"schedule {seed}")  # noqa: S311 -- the same schedule each time
-    passed: set[tuple[str, str]] = set()
-    return [_week(chance, Counter(trace), faults, place, passed) for place, trace in
-            enumerate(traces)]  # fmt: skip
+    chosen: set[tuple[str, str]] = set()
+    return [_week(chance, trace, faults, place, chosen) for place, trace in enumerate(traces)]
 
 
 def _week(
-    chance: random.Random, steps: Counter[str], faults: int, place: int,
-    passed: set[tuple[str, str]],
-) -> list[Event]:  # fmt: skip
+    chance: random.Random,
+    trace: Sequence[str],
+    faults: int,
+    place: int,
+    chosen: set[tuple[str, str]],
+) -> list[Event]:
+    """Steps in the order of a run, of which each attempt comes further; a second run comes last.
+
+    What is done is not done again, and steps of it would not be passed once more.
+    """
     others: list[Event] = [Instant(round(chance.uniform(0.05, 0.95), 2))]
     if place > 0:
         others.append(Harm(chance.choice(damage.KINDS)))
+    twins: list[Event] = []
     if place > 0 and chance.random() < 0.5:
-        others.append(Twin(chance.choice(["same", "overlapping"]), chance.random() < 0.5))
-    chance.shuffle(others)
-    events: list[Event] = others[:faults]
+        twins.append(Twin(chance.choice(["same", "overlapping"]), chance.random() < 0.5))
+    steps = Counter(trace)
     every = [(step, effect) for step in sorted(steps) for effect in effects_of(step)]
-    fresh = [each for each in every if each not in passed]
-    for step, effect in chance.sample(fresh, min(len(fresh), max(0, faults - len(events)))):
-        passed.add((step, effect))
-        events.append(Strike(step, chance.randint(1, steps[step]), effect))
-    chance.shuffle(events)
-    return events
+    fresh = [each for each in every if each not in chosen]
+    wanted = min(len(fresh), max(0, faults - len(others) - len(twins)))
+    drawn = sorted(chance.sample(fresh, wanted), key=lambda each: trace.index(each[0]))
+    chosen.update(drawn)
+    events: list[Event] = [
+        Strike(step, chance.randint(1, steps[step]), effect) for step, effect in drawn
+    ]
+    for other in others:
+        events.insert(chance.randint(0, len(events)), other)
+    return [*events, *twins]
