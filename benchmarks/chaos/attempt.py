@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -125,6 +126,15 @@ def _work(answer: Path, work: Callable[[Callable[[str], None]], Any]) -> None:
 
 def _note(trace: int, step: str) -> None:
     os.write(trace, f"{step}\n".encode())
+
+
+def adopt(modules: Iterable[str]) -> None:
+    """Import in this process what a child had to import, so that the next need not."""
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except Exception:  # noqa: BLE001, S112 - a child imports it again, as that one did
+            continue
 
 
 def run_interval(

@@ -89,11 +89,11 @@ def _model(home: Home, chance: random.Random) -> Damage | None:
 
 def _data(home: Home, chance: random.Random) -> Damage | None:
     # A table first: there are many more files of some than of others.
-    tables = sorted({log.parent for log in home.lake.rglob("_delta_log")})
-    if not tables:
-        return None
-    chosen = chance.choice(tables)
-    return _broken(home, chance.choice(sorted(chosen.rglob("*.parquet"))), chance)
+    logs = sorted(home.lake.rglob("_delta_log"))
+    tables = [
+        files for log in logs if (files := sorted(log.parent.glob("interval_start=*/*.parquet")))
+    ]
+    return _broken(home, chance.choice(chance.choice(tables)), chance) if tables else None
 
 
 def _log(home: Home, chance: random.Random) -> Damage | None:

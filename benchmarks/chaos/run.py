@@ -12,10 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks.chaos import attempt
-from benchmarks.chaos.history import history
 from benchmarks.chaos.play import Outcome, played
-from benchmarks.chaos.shop import Home, interval_of
 
 STAGES = ("extract", "validate", "features", "train", "evaluate", "promote", "publish", "maintain")
 LIBRARIES = ("mlflow", "lightgbm", "great_expectations", "duckdb", "ibis", "deltalake", "pandas")
@@ -40,7 +37,7 @@ def main(
     began = time.monotonic()
     outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        preload(Path(folder) / "first")
+        preload()
         for number in range(seed, seed + schedules):
             if time.monotonic() - began > 60 * minutes:
                 break
@@ -57,26 +54,10 @@ def main(
     raise typer.Exit(bool(result["complaints"]))
 
 
-def preload(folder: Path) -> None:
-    """Import what an attempt imports, so that children need not; starts no thread.
-
-    A child tells what it imported on its way through two weeks.
-    """
+def preload() -> None:
+    """Import what every attempt needs, so that children need not; starts no thread."""
     for name in (*LIBRARIES, *(f"pipelines.{stage}" for stage in STAGES)):
         importlib.import_module(name)
-    home = Home(folder)
-    home.found()
-    names: set[str] = set()
-    for week in history(0, 4, 1)[:2]:
-        for transaction in week.transactions:
-            home.commit(transaction)
-        home.pass_time(week.end)
-        names |= set(attempt.run_interval(home, interval_of(week)).end().modules)
-    for name in sorted(names):
-        try:
-            importlib.import_module(name)
-        except Exception:  # noqa: BLE001, S112 - a child imports it again, as it did
-            continue
 
 
 def total(outcomes: list[Outcome]) -> dict[str, object]:
