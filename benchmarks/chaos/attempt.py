@@ -169,9 +169,12 @@ def mend(home: Home) -> Attempt:
 
     def work(note: Callable[[str], None]) -> Any:
         from pipelines import maintain
+        from pipelines.shared.ledger import turns
         from pipelines.shared.run import Installation
 
         del note
+        # Training wants the turn, which a killed run may still have.
+        turns.ALIVE_FOR = timedelta(0)  # type: ignore[misc]
         installation = Installation.open(home.settings, SHOP)
         faults = maintain.verify(installation).faults
         repaired = maintain.repair(installation, faults)
