@@ -69,7 +69,7 @@ def _version(home: Home, chance: random.Random) -> Damage | None:
     def delete(_: Callable[[str], None]) -> Any:
         from mlflow import MlflowClient
 
-        uri = home.settings.mlflow_uri
+        uri = home.settings.mlflow_uri.get_secret_value()
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.delete_model_version(MODEL, str(number))
 
