@@ -31,20 +31,20 @@ def day(number: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("notes") / "notes"
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory, notes: Path) -> Iterator[Stack]:
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The services with this test's graph; the shop has a clock and no tables."""
     with stack(
         tmp_path_factory.mktemp("home"),
         dags=Path(__file__).parent / "graphs",
-        settings={"NOTES": str(notes)},
         components=CORE_COMPONENTS,
     ) as started:
         yield started
+
+
+@pytest.fixture(scope="module")
+def notes(running: Stack) -> Path:
+    """Where the graph's tasks write down what happens."""
+    return Path(running.environment["FRESHRANK_HOME"], "notes")
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,8 @@ def test_a_later_run_waits_for_older_ones_that_are_queued(
     running: Stack, trigger: Trigger, end: Callable[..., list[str]], api: Callable[..., Any],
     notes: Path,
 ) -> None:  # fmt: skip
-    running.airflow(
+    running.run(
+        "airflow",
         *("backfill", "create", "--dag-id", DAG, "--max-active-runs", "1"),
         *("--from-date", day(5), "--to-date", day(7)),
     )
@@ -130,7 +131,8 @@ def test_a_backfill_that_runs_backwards_comes_to_its_end(
     running: Stack, wait_for_runs: Callable[..., Any], notes: Path
 ) -> None:
     """The older runs stay queued until the younger have ended: they are not waited for for ever."""
-    running.airflow(
+    running.run(
+        "airflow",
         *("backfill", "create", "--dag-id", DAG, "--max-active-runs", "1", "--run-backwards"),
         *("--from-date", day(10), "--to-date", day(11)),
     )
