@@ -14,7 +14,16 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from pipelines.shared.columns import EXPIRED, GROUP, INTERVAL, ITEM, LABEL, REASONS, SHOPPER
+from pipelines.shared.columns import (
+    EXPIRED,
+    GROUP,
+    INTERVAL,
+    ITEM,
+    LABEL,
+    MISFITS,
+    REASONS,
+    SHOPPER,
+)
 from pipelines.shared.errors import CorruptPartition
 from pipelines.shared.hashing import content_hash
 from pipelines.shared.lake import Lake, in_source_order
@@ -71,7 +80,8 @@ def hash_of_changes(rows: pa.Table, manifest: Manifest) -> str:
     """
     names = manifest.details.get("columns")
     if names is None:
-        return content_hash(in_source_order(rows.drop_columns([INTERVAL])))
+        beside = [name for name in (INTERVAL, MISFITS) if name in rows.column_names]
+        return content_hash(in_source_order(rows.drop_columns(beside)))
     reasons = [name for name in rows.column_names if name == REASONS]
     return content_hash(in_source_order(_columns(rows, [*names, *reasons])))
 

@@ -52,6 +52,15 @@ def test_a_sound_lake_has_no_faults(stocked: Installation) -> None:
     assert quarantined == [1, 0, 0, 0]
 
 
+def test_an_interval_whose_changes_a_later_one_took_is_sound(tmp_path: Path) -> None:
+    installation = empty(tmp_path)
+    stock(installation, [WEEKS[1], WEEKS[0]])
+    first, second = installation.ledger.manifests("extract")
+    assert (first.counts["rows"], "taken_by" in first.details) == (0, True)
+    assert second.counts["rows"] > 0
+    assert maintain.verify(installation).faults == ()
+
+
 def _cut(installation: Installation, table: str) -> None:
     path = files(installation, table, WEEKS[1])[0]
     path.write_bytes(path.read_bytes()[:-100])
