@@ -19,7 +19,7 @@ from benchmarks.corner.extractor import Extractor
 from benchmarks.corner.modes import GOODS, MODES, SALES, CaptureMode
 from benchmarks.corner.shop import Corner, Fold, opened, same
 from benchmarks.corner.writers import Busy
-from pipelines.shared.columns import POSITION, TRANSACTION
+from pipelines.shared.columns import INTERVAL, MISFITS, POSITION, TRANSACTION
 from pipelines.shared.hashing import content_hash
 from pipelines.shared.intervals import Interval
 from pipelines.shared.lake import in_source_order
@@ -166,7 +166,8 @@ class History:
 
     def _partition(self, folder: Path, table: str, key: str) -> pa.Table:
         run = self.corner.run(self._interval, folder)
-        return run.lake.read(f"changes/{table}", [key]).drop_columns("interval_start")
+        rows = run.lake.read(f"changes/{table}", [key])
+        return rows.drop_columns([INTERVAL, MISFITS])  # Neither is in a partition's hash.
 
     def _outcome(self, folder: Path) -> list[Any]:
         """What ledger and lake say of each interval, less what differs from look to look.

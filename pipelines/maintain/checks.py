@@ -80,7 +80,7 @@ def hash_of_changes(rows: pa.Table, manifest: Manifest) -> str:
     """
     names = manifest.details.get("columns")
     if names is None:
-        beside = [name for name in (INTERVAL, MISFITS) if name in rows.column_names]
+        beside: list[str] = [each for each in (INTERVAL, MISFITS) if each in rows.column_names]
         return content_hash(in_source_order(rows.drop_columns(beside)))
     reasons = [name for name in rows.column_names if name == REASONS]
     return content_hash(in_source_order(_columns(rows, [*names, *reasons])))
