@@ -23,7 +23,8 @@ CANDIDATES: Final = 500
 """Candidates whose scoring time has a budget."""
 NODE_VISIT_NS: Final = 15.0
 """Nanoseconds of a visit to a tree's node: nine models of 80 to 124 trees, with the bundled shop's
-62 features, took 12 to 17 on one machine, all that a prediction costs included."""
+62 features, took 12 to 17, all that a prediction costs included; timed once, by hand, on one busy
+machine."""
 
 
 @dataclass(frozen=True)
